@@ -141,7 +141,9 @@ def _read_section(file: Path, section: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise SettingsError(f"settings file {file} does not exist; check the path") from None
     if size > _FILE_BYTES_MAX:
-        raise SettingsError(f"settings file {file} has {size} bytes, more than {_FILE_BYTES_MAX}; is it the right file?")
+        raise SettingsError(
+            f"settings file {file} has {size} bytes, more than {_FILE_BYTES_MAX}; is it the right file?"
+        )
     try:
         document = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
