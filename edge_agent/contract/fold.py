@@ -79,17 +79,23 @@ class EpochState:
 
 
 @dataclass(slots=True)
+class _Device:
+    epochs: dict[int, EpochState] = field(default_factory=dict)
+    forgotten_s: int = -1
+    """Latest creation time among the epochs forgotten, or -1."""
+
+
+@dataclass(slots=True)
 class _Shard:
     owned: bool
     table_number: int
-    epochs: dict[tuple[str, int], EpochState] = field(default_factory=dict)
-    forgotten: dict[str, int] = field(default_factory=dict)
+    devices: dict[str, _Device] = field(default_factory=dict)
 
 
-_EpochEntry = tuple[str, int, int, int]
-_ShardEntry = tuple[int, bool, int, list[_EpochEntry], list[tuple[str, int]]]
+_DeviceEntry = tuple[str, int, list[tuple[int, int, int]]]
+_ShardEntry = tuple[int, bool, int, list[_DeviceEntry]]
 _state_decoder = msgspec.msgpack.Decoder(tuple[int, int, int, list[_ShardEntry]])
-_shard_decoder = msgspec.msgpack.Decoder(tuple[list[_EpochEntry], list[tuple[str, int]]])
+_shard_decoder = msgspec.msgpack.Decoder(list[_DeviceEntry])
 
 
 class PartitionFold:
@@ -122,37 +128,28 @@ class PartitionFold:
             return Verdict(Outcome.VOID)
         return self._fold(shard, append_time_ms, header)
 
-    def _fold(self, shard: _Shard, append_time_ms: int, header: Header) -> Verdict:
-        key = (header.device, header.epoch)
-        state = shard.epochs.get(key)
-        if state is not None and self._forget(shard, key, state, append_time_ms):
-            state = None
+    @staticmethod
+    def _fold(shard: _Shard, append_time_ms: int, header: Header) -> Verdict:
+        device = shard.devices.get(header.device)
+        if device is None:
+            device = shard.devices[header.device] = _Device()
+        _forget(device, append_time_ms)
+        state = device.epochs.get(header.epoch)
         if state is None:
-            if epoch_created_s(header.epoch) <= shard.forgotten.get(header.device, -1):
+            if epoch_created_s(header.epoch) <= device.forgotten_s:
                 return Verdict(Outcome.EXPIRED)
             state = EpochState()
         if header.kind is Kind.CLOSE:
             state.closed_at_ms = state.closed_at_ms or append_time_ms
-            shard.epochs[key] = state
+            device.epochs[header.epoch] = state
             return Verdict(Outcome.CLOSED)
         if header.seq_last <= state.watermark:
             return Verdict(Outcome.DUPLICATE)
         if header.seq_first > state.watermark + 1:
             return Verdict(Outcome.GAP)
         first, state.watermark = state.watermark + 1, header.seq_last
-        shard.epochs[key] = state
+        device.epochs[header.epoch] = state
         return Verdict(Outcome.ACCEPTED, first, header.seq_last)
-
-    @staticmethod
-    def _forget(shard: _Shard, key: tuple[str, int], state: EpochState, append_time_ms: int) -> bool:
-        created_s = epoch_created_s(key[1])
-        if not state.closed_at_ms or append_time_ms < state.closed_at_ms + _FORGET_AFTER_MS:
-            return False
-        if created_s * 1000 > state.closed_at_ms:
-            return False
-        del shard.epochs[key]
-        shard.forgotten[key[0]] = max(created_s, shard.forgotten.get(key[0], -1))
-        return True
 
     def _move(self, header: Header, body: bytes) -> Verdict:
         shard = self._shards[header.shard]
@@ -164,20 +161,11 @@ class PartitionFold:
             shard.owned, shard.table_number = False, header.table_number
             return Verdict(Outcome.MOVED)
         try:
-            epochs, forgotten = _shard_decoder.decode(body)
+            devices = _shard_decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return Verdict(Outcome.VOID)
-        self._shards[header.shard] = _restored(True, header.table_number, epochs, forgotten)
+        self._shards[header.shard] = _restored(True, header.table_number, devices)
         return Verdict(Outcome.MOVED)
-
-    def sweep(self, append_time_ms: int) -> int:
-        """Forget every epoch whose time is over at `append_time_ms`; how many. Changes memory, never a verdict
-        on a record appended at or after that time."""
-        count = 0
-        for shard in self._shards.values():
-            for key, state in list(shard.epochs.items()):
-                count += self._forget(shard, key, state, append_time_ms)
-        return count
 
     def owns(self, device: str) -> bool:
         """Whether this partition accepts records of `device` now."""
@@ -185,29 +173,33 @@ class PartitionFold:
 
     def watermark(self, device: str, epoch: int) -> int:
         """The highest seq such that all up to it are durable or skipped; 0 for an epoch without any."""
-        state = self._shards[shard_of(device)].epochs.get((device, epoch))
+        found = self._shards[shard_of(device)].devices.get(device)
+        state = None if found is None else found.epochs.get(epoch)
         return 0 if state is None else state.watermark
 
     def forgotten(self, device: str, epoch: int) -> bool:
-        """Whether records of this epoch would be expired: the device may drop what it holds of it as lost."""
-        shard = self._shards[shard_of(device)]
-        known = (device, epoch) in shard.epochs
-        return not known and epoch_created_s(epoch) <= shard.forgotten.get(device, -1)
+        """Whether records of this epoch are expired by now."""
+        found = self._shards[shard_of(device)].devices.get(device)
+        return found is not None and epoch not in found.epochs and epoch_created_s(epoch) <= found.forgotten_s
 
     def epochs(self) -> dict[tuple[str, int], EpochState]:
-        """Every (device, epoch) that this partition owns, as a new dict."""
-        return {key: state for shard in self._shards.values() if shard.owned for key, state in shard.epochs.items()}
+        """Every (device, epoch) of the shards that this partition owns, as a new dict."""
+        return {
+            (name, epoch): state
+            for shard in self._shards.values()
+            if shard.owned
+            for name, device in shard.devices.items()
+            for epoch, state in device.epochs.items()
+        }
 
     def shard_state(self, shard: int) -> bytes:
         """The body of an IN marker for `shard`: its epochs and forgotten times."""
-        found = self._shards[shard]
-        return msgspec.msgpack.encode(_entries(found))
+        return msgspec.msgpack.encode(_entries(self._shards[shard]))
 
     def to_bytes(self) -> bytes:
         """The whole state, canonical: equal states have equal bytes. The inverse is `from_bytes`."""
         shards: list[_ShardEntry] = [
-            (number, shard.owned, shard.table_number, *_entries(shard))
-            for number, shard in sorted(self._shards.items())
+            (number, shard.owned, shard.table_number, _entries(shard)) for number, shard in sorted(self._shards.items())
         ]
         data = msgspec.msgpack.encode((_VERSION, self.partition, self.next_offset, shards))
         return data + zlib.crc32(data).to_bytes(4, "little")
@@ -227,17 +219,32 @@ class PartitionFold:
             raise RejectError(f"fold state has {len(shards)} shards, not {limits.SHARDS}")
         fold = cls(partition, ())
         fold.next_offset = next_offset
-        fold._shards = {
-            number: _restored(owned, table, epochs, forgotten) for number, owned, table, epochs, forgotten in shards
-        }
+        fold._shards = {number: _restored(owned, table, devices) for number, owned, table, devices in shards}
         return fold
 
 
-def _entries(shard: _Shard) -> tuple[list[_EpochEntry], list[tuple[str, int]]]:
-    epochs = [(device, epoch, s.watermark, s.closed_at_ms) for (device, epoch), s in sorted(shard.epochs.items())]
-    return epochs, sorted(shard.forgotten.items())
+def _forget(device: _Device, append_time_ms: int) -> None:
+    """Forget the device's epochs whose time is over. Done before each of its records and at no other moment, so
+    that every reader forgets at the same record."""
+    for epoch, state in list(device.epochs.items()):
+        created_s = epoch_created_s(epoch)
+        over = state.closed_at_ms and append_time_ms >= state.closed_at_ms + _FORGET_AFTER_MS
+        if over and created_s * 1000 <= state.closed_at_ms:
+            del device.epochs[epoch]
+            device.forgotten_s = max(created_s, device.forgotten_s)
 
 
-def _restored(owned: bool, number: int, epochs: list[_EpochEntry], forgotten: list[tuple[str, int]]) -> _Shard:
-    states = {(device, epoch): EpochState(watermark, closed) for device, epoch, watermark, closed in epochs}
-    return _Shard(owned, number, states, dict(forgotten))
+def _entries(shard: _Shard) -> list[_DeviceEntry]:
+    return [
+        (name, device.forgotten_s, [(e, s.watermark, s.closed_at_ms) for e, s in sorted(device.epochs.items())])
+        for name, device in sorted(shard.devices.items())
+        if device.epochs or device.forgotten_s >= 0
+    ]
+
+
+def _restored(owned: bool, table_number: int, entries: list[_DeviceEntry]) -> _Shard:
+    devices = {
+        name: _Device({epoch: EpochState(watermark, closed) for epoch, watermark, closed in epochs}, forgotten_s)
+        for name, forgotten_s, epochs in entries
+    }
+    return _Shard(owned, table_number, devices)

@@ -13,9 +13,9 @@ from .errors import RejectError, quoted
 
 __all__ = ["EPOCH_MAX", "check_device", "check_function", "check_stream", "epoch_created_s", "new_epoch"]
 
-_DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,%d}\Z" % limits.DEVICE_ID_CHARACTERS_MAX)
-_STREAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,%d}\Z" % (limits.STREAM_NAME_CHARACTERS_MAX - 1))
-_FUNCTION = re.compile(r"[A-Za-z0-9_.-]{1,%d}\Z" % limits.FUNCTION_NAME_CHARACTERS_MAX)
+_DEVICE = re.compile(rf"[A-Za-z0-9_.-]{{1,{limits.DEVICE_ID_CHARACTERS_MAX}}}\Z")
+_STREAM = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{limits.STREAM_NAME_CHARACTERS_MAX - 1}}}\Z")
+_FUNCTION = re.compile(rf"[A-Za-z0-9_.-]{{1,{limits.FUNCTION_NAME_CHARACTERS_MAX}}}\Z")
 
 _EPOCH_ZERO_S = 1_577_836_800
 """2020-01-01 UTC: an epoch's upper 31 bits count seconds from here (until 2088), its lower 32 are random.

@@ -33,7 +33,7 @@ class StatusFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, **fields: Any) -> None:
-        """Replace the file with pid, name, the two times and `fields` (JSON values). Without a run directory: nothing."""
+        """Replace the file: pid, name, two times and `fields` (JSON values). Without a run directory: nothing."""
         if self.path is None:
             return
         document = {"name": self._name, "pid": os.getpid(), "started_at": self._started_at, "at": time.time(), **fields}

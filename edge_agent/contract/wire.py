@@ -28,8 +28,8 @@ see `columns.py`. Of a skip record: [[stream...], stream code a seq (uint8), row
 nobody knows (reason `lost`, `damaged`). docs/formats/wire.md has the whole text and the golden bytes.
 
 **Delivery**: pure; any bytes are decoded or rejected with DecodeError, nothing else.
-**Bounds**: HEADER_BYTES_MAX, BATCH_BYTES_MAX, BODY_RAW_BYTES_MAX, BATCH_ROWS_MAX, BATCH_COLUMNS_MAX; sizes are checked before
-memory is taken, and a compressed body is never inflated beyond the size its header declares.
+**Bounds**: HEADER_BYTES_MAX, BATCH_BYTES_MAX, BODY_RAW_BYTES_MAX, BATCH_ROWS_MAX, BATCH_COLUMNS_MAX; sizes are
+checked before memory is taken, and a body is never inflated beyond the size its header declares.
 """
 
 from __future__ import annotations
@@ -262,15 +262,15 @@ def message_header(data: bytes | memoryview) -> Header:
     if len(data) < _FIXED.size + _CRC.size:
         raise DecodeError(f"message of {len(data)} bytes; a header alone has at least {_FIXED.size + _CRC.size}")
     (
-        magic, size, kind, body_version, coding, reason, epoch, seq_first, seq_last, rows, body_bytes, raw_bytes, body_crc32,
-        function_version, device_bytes, stream_bytes, function_bytes, trace_bytes,
+        magic, size, kind, body_version, coding, reason, epoch, seq_first, seq_last, rows,
+        body_bytes, raw_bytes, body_crc32, function_version, device_bytes, stream_bytes, function_bytes, trace_bytes,
     ) = _FIXED.unpack_from(data)  # fmt: skip
     if magic != _MAGIC:
         raise DecodeError(f"message starts with {bytes(magic).hex()}, not with {_MAGIC.hex()}")
     names_end = _FIXED.size + device_bytes + stream_bytes + function_bytes + trace_bytes
     if size != names_end + _CRC.size or size > limits.HEADER_BYTES_MAX or size > len(data):
         raise DecodeError(
-            f"header size of {size} bytes does not fit its fields ({names_end + _CRC.size}) or the message ({len(data)})"
+            f"header size of {size} bytes fits neither its fields ({names_end + _CRC.size}) nor the message ({len(data)})"
         )
     if zlib.crc32(data[:names_end]) != _CRC.unpack_from(data, names_end)[0]:
         raise DecodeError("header checksum does not match; the message was damaged on the way")
@@ -281,7 +281,8 @@ def message_header(data: bytes | memoryview) -> Header:
             Kind(kind), names[:stream_at].decode("ascii"), epoch, seq_first, seq_last, rows,
             names[stream_at:function_at].decode("ascii"),
             names[function_at : function_at + function_bytes].decode("ascii"), function_version,
-            names[function_at + function_bytes :], Reason(reason), body_version, coding, body_bytes, raw_bytes, body_crc32, size,
+            names[function_at + function_bytes :], Reason(reason), body_version, coding,
+            body_bytes, raw_bytes, body_crc32, size,
         )  # fmt: skip
         return _checked_header(header)
     except (ValueError, RejectError) as error:
