@@ -10,7 +10,8 @@ weights 5, 1, 1 it makes a a b a c a a, never five of one in a row when others w
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,12 +43,12 @@ class Endpoint:
 class Balancer(Protocol):
     """One strategy over fixed endpoints."""
 
-    def pick(self, excluded: Set[str] = frozenset()) -> Endpoint:
+    def pick(self, excluded: AbstractSet[str] = frozenset()) -> Endpoint:
         """An endpoint whose url is not in `excluded`; when all are excluded, one of all."""
         ...
 
 
-def _candidates(endpoints: Sequence[Endpoint], excluded: Set[str]) -> list[Endpoint]:
+def _candidates(endpoints: Sequence[Endpoint], excluded: AbstractSet[str]) -> list[Endpoint]:
     return [endpoint for endpoint in endpoints if endpoint.url not in excluded] or list(endpoints)
 
 
@@ -58,7 +59,7 @@ class RandomChoice:
         self._endpoints = tuple(endpoints)
         self._generator = generator
 
-    def pick(self, excluded: Set[str] = frozenset()) -> Endpoint:
+    def pick(self, excluded: AbstractSet[str] = frozenset()) -> Endpoint:
         return self._generator.choice(_candidates(self._endpoints, excluded))
 
 
@@ -69,7 +70,7 @@ class RoundRobin:
         self._endpoints = tuple(endpoints)
         self._next = generator.randrange(len(self._endpoints))
 
-    def pick(self, excluded: Set[str] = frozenset()) -> Endpoint:
+    def pick(self, excluded: AbstractSet[str] = frozenset()) -> Endpoint:
         allowed = _candidates(self._endpoints, excluded)
         while True:
             chosen = self._endpoints[self._next % len(self._endpoints)]
@@ -85,7 +86,7 @@ class Weighted:
         self._endpoints = tuple(endpoints)
         self._credit = {endpoint.url: generator.random() * endpoint.weight for endpoint in self._endpoints}
 
-    def pick(self, excluded: Set[str] = frozenset()) -> Endpoint:
+    def pick(self, excluded: AbstractSet[str] = frozenset()) -> Endpoint:
         allowed = _candidates(self._endpoints, excluded)
         for endpoint in allowed:
             self._credit[endpoint.url] += endpoint.weight
