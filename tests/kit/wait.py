@@ -18,7 +18,8 @@ T = TypeVar("T")
 def until(condition: Callable[[], T | None], timeout_s: float = 10.0, what: str = "", poll_s: float = 0.01) -> T:
     """Call `condition` until it returns something true, and return that.
 
-    Between calls it pauses `poll_s` seconds, growing to at most 0.1. `what` completes the sentence "waited N s for ...".
+    Between calls it pauses `poll_s` seconds, growing to at most 0.1. `what` completes "waited N s for ...".
+
     Raises AssertionError at the deadline, with the last value; the condition is always tried at least once.
     """
     deadline = time.monotonic() + timeout_s
