@@ -270,7 +270,7 @@ def message_header(data: bytes | memoryview) -> Header:
     names_end = _FIXED.size + device_bytes + stream_bytes + function_bytes + trace_bytes
     if size != names_end + _CRC.size or size > limits.HEADER_BYTES_MAX or size > len(data):
         raise DecodeError(
-            f"header size of {size} bytes fits neither its fields ({names_end + _CRC.size}) nor the message ({len(data)})"
+            f"header of {size} bytes fits neither its fields ({names_end + _CRC.size}) nor the message ({len(data)})"
         )
     if zlib.crc32(data[:names_end]) != _CRC.unpack_from(data, names_end)[0]:
         raise DecodeError("header checksum does not match; the message was damaged on the way")
