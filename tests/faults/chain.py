@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Chain:
             ),
         }  # fmt: skip
         self.agents = {device: self._agent(device) for device in devices}
+        self._accepted: dict[tuple[str, int], int] = {}
 
     def _agent(self, device: str) -> Product:
         command = edgewater(
@@ -78,10 +80,18 @@ class Chain:
             if not product.alive:
                 product.start()
 
-    def total(self, field: str) -> int:
-        """The sum of a field over the devices' statuses, as last written."""
+    def accepted_rows(self) -> int:
+        """Rows that the spools accepted so far: never falls, though an agent's own count starts again with it."""
+        for device in self.devices:
+            status = read_status(self.run_dir, f"agent-{device}") or {}
+            if status:
+                self._accepted[device, status["pid"]] = int(status["rows_accepted"])
+        return sum(self._accepted.values())
+
+    def waiting_batches(self) -> int:
+        """Batches that lie in the spools now: accepted, and not known to be durable."""
         found = (read_status(self.run_dir, f"agent-{device}") or {} for device in self.devices)
-        return sum(int(status.get(field, 0)) for status in found)
+        return sum(int(status.get("spool_batches", 0)) for status in found)
 
     def spools(self) -> list[Path]:
         """Each device's spool."""
@@ -90,7 +100,7 @@ class Chain:
     def drain(self) -> None:
         """SIGTERM every agent; each must end with status 0, its spool empty."""
         for agent in self.agents.values():
-            agent.signal_end()
+            agent.signal(signal.SIGTERM)
         for device, agent in self.agents.items():
             until(lambda agent=agent: (self.revive_cloud(), not agent.alive)[1], 100, f"the end of {device}")
             assert agent.returncode == 0, f"{device} ended with {agent.returncode}:\n{agent.tail()}"

@@ -27,13 +27,13 @@ def _kill_at_seeded_moments(chain: Chain, generator: random.Random, kills: int) 
             generator.shuffle(kinds)
         kind = kinds[len(killed) % len(kinds)]
         name = generator.choice(DEVICES) if kind == "agent" else kind
-        mark = chain.total("rows_accepted") + generator.randint(50, 2000)
-        until(
-            lambda mark=mark: (chain.revive(), chain.total("rows_accepted") >= mark)[1]
-            and chain.total("rows_accepted") > chain.total("rows_durable"),
-            60,
-            f"rows in flight above {mark} before kill {len(killed)} ({name})",
-        )
+        mark = chain.accepted_rows() + generator.randint(50, 4000)
+
+        def in_flight(mark: int = mark) -> bool:
+            chain.revive()
+            return chain.accepted_rows() >= mark and chain.waiting_batches() > 0
+
+        until(in_flight, 60, f"{mark} rows accepted and some in flight before kill {len(killed)} ({name})")
         chain.kill(name)
         killed.append(name)
     return killed
