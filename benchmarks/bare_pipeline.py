@@ -1,4 +1,4 @@
-"""The alternative for end_to_end.py: paho to paho to Parquet, without a single promise. Started by it, in two processes.
+"""The alternative of end_to_end.py: paho to paho to Parquet, without a single promise. It starts two of these.
 
 **Delivery**: none: what a kill interrupts is lost. **Bounds**: `seconds`.
 """

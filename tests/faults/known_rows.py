@@ -1,4 +1,4 @@
-"""A device function with known rows: row n of this process is (counter, n) and (wave, n / 7), whatever is killed around it.
+"""A device function with known rows: two series whose row n is n and n / 7, whatever is killed around it.
 
 **Delivery**: what the spool accepted of it is in the spool's ledger. **Bounds**: ROWS rows a call, ten calls a second.
 """
