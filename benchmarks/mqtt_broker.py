@@ -4,10 +4,11 @@
     python benchmarks/mqtt_broker.py --broker mosquitto
     python benchmarks/mqtt_broker.py --port 1883 --pid 4711 --sizes 200
 
-Clients speak MQTT 3.1.1 over plain sockets, so that their own cost stays small. Printed are medians of the runs: messages
-a second that arrived, the broker's CPU microseconds for each, its largest memory, and the round trip at concurrency 1.
+Clients speak MQTT 3.1.1 over plain sockets, so that their own cost stays small. Printed are medians of the runs:
+messages a second that arrived, the broker's CPU microseconds for each, its largest memory, and the round trip at
+concurrency 1.
 
-**Delivery**: fails when fewer messages arrive than were acknowledged. **Bounds**: at most `--window` messages in flight.
+**Delivery**: fails when fewer messages arrive than were sent. **Bounds**: at most `--window` messages in flight.
 """
 
 from __future__ import annotations
