@@ -17,7 +17,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
@@ -117,6 +117,10 @@ def ensure_topics(bootstrap_servers: str, partitions: int) -> None:
         client.ensure_topics(partitions)
 
 
+class _AppendsNow(Protocol):
+    def append_now(self, topic: str, partition: int, key: bytes | None, value: bytes) -> int: ...
+
+
 class LogClient:
     """Topics, tables, offsets and reading. For one thread."""
 
@@ -207,7 +211,7 @@ class LogClient:
         first = next(found for count in range(1, len(values) + 1) if (found := fold_tables(values[:count])))
         return first, current
 
-    def ensure_tables(self, partitions: int, producer: LogProducer) -> tuple[Table, Table]:
+    def ensure_tables(self, partitions: int, producer: _AppendsNow) -> tuple[Table, Table]:
         """The tables; whoever comes first writes table 1, and everybody reads back which one counts."""
         found = self.tables()
         if found is None:

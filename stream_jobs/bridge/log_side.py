@@ -10,16 +10,18 @@ that does not answer is asked again after 0.1 to 5 s, and MQTT is not read meanw
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
+from edge_agent.contract.clock import Clock
 from edge_agent.contract.crash import crash_point
 from edge_agent.contract.errors import LimitError, RetryError, StopError
 from edge_agent.contract.fold import Outcome
 from edge_agent.contract.tables import Table
 from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS
 from edge_agent.contract.wire import Kind
-from stream_jobs.kafka_client import LogChangedError, LogClient, LogProducer
+from stream_jobs.kafka_client import Done, LogChangedError, LogClient, LogProducer, LogRecord
 
 from .checkpoints import encode_checkpoint, highest
 from .partition import END, PartitionBridge, Ticket
@@ -28,11 +30,54 @@ from .settings import BridgeSettings
 from .tally import Tally
 from .window import Answered, Window
 
-__all__ = ["LogSide"]
+__all__ = ["Client", "LogSide", "Producer"]
 
 _log = logging.getLogger(__name__)
 
 _RETRY_S = (0.1, 5.0)
+
+
+class Producer(Protocol):
+    """What is needed of `kafka_client.LogProducer`."""
+
+    def append(self, topic: str, partition: int, key: bytes | None, value: bytes, done: Done) -> None: ...
+
+    def append_now(self, topic: str, partition: int, key: bytes | None, value: bytes) -> int: ...
+
+    def close(self, timeout_s: float = 0.0) -> None: ...
+
+
+class Client(Protocol):
+    """What is needed of `kafka_client.LogClient`."""
+
+    def ensure_topics(self, partitions: int) -> None: ...
+
+    def ensure_tables(self, partitions: int, producer: Producer) -> tuple[Table, Table]: ...
+
+    def topic_id(self, topic: str) -> str: ...
+
+    def offsets(self, topic: str, partition: int) -> tuple[int, int]: ...
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[LogRecord]: ...
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _client(settings: BridgeSettings) -> Client:
+    return LogClient(
+        settings.bootstrap_servers, client_id=f"edgewater-{settings.name}", timeout_s=settings.log_timeout_s
+    )
+
+
+def _producer(settings: BridgeSettings) -> Producer:
+    return LogProducer(
+        settings.bootstrap_servers,
+        client_id=f"edgewater-{settings.name}",
+        linger_s=settings.linger_s,
+        delivery_timeout_s=settings.delivery_timeout_s,
+    )
 
 
 class _Partition:
@@ -50,12 +95,24 @@ class _Partition:
 class LogSide:
     """Everything about the log, for the bridge's one thread."""
 
-    def __init__(self, settings: BridgeSettings, window: Window, tally: Tally) -> None:
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        window: Window,
+        tally: Tally,
+        clock: Clock,
+        *,
+        connect: Callable[[BridgeSettings], Client] = _client,
+        connect_producer: Callable[[BridgeSettings], Producer] = _producer,
+    ) -> None:
         self._settings = settings
         self._window = window
         self._tally = tally
-        self._client: LogClient | None = None
-        self._producer: LogProducer | None = None
+        self._clock = clock
+        self._connect_client = connect
+        self._connect_producer = connect_producer
+        self._client: Client | None = None
+        self._producer: Producer | None = None
         self._topic_id = ""
         self._table: tuple[Table, Table] | None = None
         self._partitions = [_Partition(number) for number in range(settings.partitions)]
@@ -128,23 +185,17 @@ class LogSide:
         if self.state in ("connected", "connecting"):
             _log.warning("%s", error)
         self.state = "unreachable"
-        self._retry_at_s = time.monotonic() + self._retry_s
+        self._retry_at_s = self._clock.monotonic_s() + self._retry_s
         self._retry_s = min(2 * self._retry_s, _RETRY_S[1])
 
     def _connect(self) -> None:
-        settings = self._settings
         if self._client is None:
-            self._client = LogClient(
-                settings.bootstrap_servers, client_id=f"edgewater-{settings.name}", timeout_s=settings.log_timeout_s
-            )
-            self._client.ensure_topics(settings.partitions)
+            self._client = self._connect_client(self._settings)
+            self._client.ensure_topics(self._settings.partitions)
         if self._producer is None:
-            self._producer = LogProducer(
-                settings.bootstrap_servers, client_id=f"edgewater-{settings.name}", linger_s=settings.linger_s,
-                delivery_timeout_s=settings.delivery_timeout_s,
-            )  # fmt: skip
+            self._producer = self._connect_producer(self._settings)
         if self._table is None:
-            self._table = self._client.ensure_tables(settings.partitions, self._producer)
+            self._table = self._client.ensure_tables(self._settings.partitions, self._producer)
 
     def _disconnect(self) -> None:
         """Close both connections; appends under way fail, and the fold tells later what became of them."""
@@ -158,19 +209,19 @@ class LogSide:
     def _take_up(self, part: _Partition) -> None:
         assert self._client is not None
         assert self._table is not None
-        started_s = time.monotonic()
+        started_s = self._clock.monotonic_s()
         found = restore(self._client, part.number, self._table[0])
         for text in found.alarms:
-            self._tally.alarm(text, time.time())
+            self._tally.alarm(text, self._clock.time_us() / 1e6)
         self._topic_id = found.topic_id
         if found.replace:
             self._replace_checkpoints(part, found)
         part.bridge = PartitionBridge(found.fold)
         part.checkpointed_offset = found.fold.next_offset - found.records_read
-        part.checkpointed_at_s = time.monotonic()
+        part.checkpointed_at_s = self._clock.monotonic_s()
         _log.info(
             "partition %d taken up at offset %d: %d records after the checkpoint, %.2f s",
-            part.number, found.fold.next_offset, found.records_read, time.monotonic() - started_s,
+            part.number, found.fold.next_offset, found.records_read, self._clock.monotonic_s() - started_s,
         )  # fmt: skip
 
     def _replace_checkpoints(self, part: _Partition, found: Restored) -> None:
@@ -212,7 +263,7 @@ class LogSide:
             self._disconnect()
 
     def _changed(self, part: _Partition, error: LogChangedError) -> None:
-        self._tally.alarm(f"partition {part.number} is taken up again: {error}", time.time())
+        self._tally.alarm(f"partition {part.number} is taken up again: {error}", self._clock.time_us() / 1e6)
         self._tally.reloads += 1
         part.bridge = None
         self.state, self._retry_at_s = "taking up", 0.0
@@ -300,7 +351,7 @@ class LogSide:
             self._not_now(error)
             self._disconnect()
         except LimitError as error:
-            self._tally.alarm(f"partition {part.number} cannot be checkpointed: {error}", time.time())
+            self._tally.alarm(f"partition {part.number} cannot be checkpointed: {error}", self._clock.time_us() / 1e6)
         else:
             crash_point("bridge.checkpoint.before")
             part.checkpoint_under_way = True

@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.contract.errors import SettingsError, quoted
 
-__all__ = ["MqttConnection"]
+__all__ = ["MqttConnection", "Receiver"]
 
 _log = logging.getLogger(__name__)
 

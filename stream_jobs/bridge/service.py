@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import select
 import time
+from collections.abc import Callable
 from functools import lru_cache
 
 from edge_agent.contract import limits
@@ -32,7 +33,7 @@ from edge_agent.contract.wire import message_header
 from .answers import Answers
 from .dead_letters import encode_dead_letter
 from .log_side import LogSide
-from .mqtt import MqttConnection
+from .mqtt import MqttConnection, Receiver
 from .partition import Held, Lost, Refused, Ticket
 from .settings import BridgeSettings, parse_shards
 from .tally import Tally
@@ -59,7 +60,14 @@ def _route(topic: str) -> tuple[str, str, int]:
 class BridgeService:
     """`run` until `stop`."""
 
-    def __init__(self, settings: BridgeSettings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        clock: Clock | None = None,
+        *,
+        log_side: Callable[[BridgeSettings, Window, Tally, Clock], LogSide] = LogSide,
+        mqtt: Callable[[str, str, list[str], Receiver], MqttConnection] = MqttConnection,
+    ) -> None:
         """Nothing is connected yet; SettingsError for settings that cannot be."""
         self._settings = settings
         self._clock = clock or SystemClock()
@@ -69,14 +77,14 @@ class BridgeService:
         filters = shard_filters() if everything else [name for s in sorted(shards) for name in _filters_of(s)]
         self._tally = Tally()
         self._window = Window(settings.in_flight_bytes_max, settings.in_flight_records_max)
-        self._log_side = LogSide(settings, self._window, self._tally)
+        self._log_side = log_side(settings, self._window, self._tally, self._clock)
         self._answers = Answers(settings.devices_max, settings.repeat_interval_s)
-        self._mqtt = MqttConnection(settings.mqtt_url, f"edgewater-{settings.name}", filters, self._receive)
+        self._mqtt = mqtt(settings.mqtt_url, f"edgewater-{settings.name}", filters, self._receive)
         self._hellos: dict[str, Hello] = {}
         self._status = StatusFile(settings.run_dir or None, settings.name)
         self._stopping = False
         self._flush_at_s = self._status_at_s = self._tick_at_s = 0.0
-        self._open_at_s = time.monotonic()
+        self._open_at_s = self._clock.monotonic_s()
 
     def stop(self) -> None:
         """End soon; may be called from a signal handler."""
@@ -100,19 +108,12 @@ class BridgeService:
         now_s = self._clock.monotonic_s()
         if now_s >= self._tick_at_s:
             self._tick_at_s = now_s + _TICK_INTERVAL_S
-            self._log_side.tick(now_s)
-            self._log_side.checkpoint(now_s)
-            self._tick_mqtt(now_s)
+            self._tick(now_s)
         taking = self._log_side.ready and self._window.room
         if taking:
             self._open_at_s = now_s
         self._wait(taking, now_s)
-        answers = self._window.take()
-        if answers:
-            self._log_side.settle(answers)
-        self._collect_progress()
-        if self._hellos and self._log_side.ready:
-            self._answer_hellos()
+        self._work()
         now_s = self._clock.monotonic_s()
         if now_s >= self._flush_at_s and self._answers.due:
             self._flush()
@@ -120,6 +121,20 @@ class BridgeService:
         if now_s >= self._status_at_s:
             self._status_at_s = now_s + _STATUS_INTERVAL_S
             self._write_status("running")
+
+    def _tick(self, now_s: float) -> None:
+        self._log_side.tick(now_s)
+        self._log_side.checkpoint(now_s)
+        self._tick_mqtt(now_s)
+
+    def _work(self) -> None:
+        """Fold what the log confirmed, and answer hellos."""
+        answers = self._window.take()
+        if answers:
+            self._log_side.settle(answers)
+        self._collect_progress()
+        if self._hellos and self._log_side.ready:
+            self._answer_hellos()
 
     def _wait(self, taking: bool, now_s: float) -> None:
         """Wait for something to do, at most until the next thing is due, and exchange bytes with the broker."""
