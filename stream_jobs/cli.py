@@ -1,0 +1,18 @@
+"""Sub-commands of `edgewater` that run the stream side; what they run is imported only when it runs.
+
+**Delivery** and **Bounds**: those of the processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["add_log_commands"]
+
+
+def add_log_commands(parser: argparse.ArgumentParser) -> None:
+    """`edgewater log ...`."""
+    from .log.command import add_run_options
+
+    commands = parser.add_subparsers(dest="log_command", metavar="COMMAND", required=True)
+    add_run_options(commands.add_parser("run", help="run the embedded log: one node that speaks the Kafka protocol"))

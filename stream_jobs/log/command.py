@@ -1,0 +1,39 @@
+"""The command line of the embedded log; imports the log itself only when it runs.
+
+**Delivery** and **Bounds**: see `server.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from edge_agent.contract.errors import StopError
+from edge_agent.contract.settings import add_options, flags_from, load
+
+from .settings import LogSettings
+
+__all__ = ["add_run_options"]
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options of all settings, `--config`, and what to run."""
+    parser.add_argument("--config", type=Path, default=None, metavar="FILE", help="TOML file; section [log] is read")
+    add_options(parser, LogSettings)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from . import server
+
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    try:
+        flags = flags_from(arguments, LogSettings)
+        return server.run(load(LogSettings, "log", file=arguments.config, flags=flags))
+    except StopError as error:
+        sys.stderr.write(f"edgewater log: {error}\n")
+        return 1
