@@ -5,14 +5,17 @@ progress; let the agent drain its spool; wait until the lake has everything; hol
 what the spool accepted; print one query, a chart and what to try next.
 
 **Delivery**: exit status 0 only when each accepted row is in the lake exactly once with its values.
-**Bounds**: `seconds` of measuring, DRAIN_TIMEOUT_S for draining, LANDING_TIMEOUT_S for landing; no process is left behind.
+**Bounds**: `seconds` of measuring, DRAIN_TIMEOUT_S for draining, LANDING_TIMEOUT_S for landing; no process is left
+behind.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
+import shutil
 import socket
 import sys
 import tempfile
@@ -139,16 +142,26 @@ class Demo:
 
     def _show_query(self) -> None:
         snapshot = lake.open(self._stack.lake).snapshot()
-        here = shlex.quote(str(self._stack.lake))
-        print(f'\n  edgewater lake query --dir {here} "{" ".join(_QUERY.split())}"\n')
+        query = f"{_command()} lake query --dir {shlex.quote(str(self._stack.lake))}"
+        print(f'\n  {query} "{" ".join(_QUERY.split())}"\n')
         print(snapshot.query(_QUERY).render())
         load = snapshot.query("SELECT value FROM readings WHERE name = 'cpu_percent' ORDER BY ts").arrow()
         print("\nCPU of this machine while the demo ran, percent:\n")
         print("\n".join(f"  {line}" for line in chart_lines(load.column(0).to_pylist(), unit=" %")))
-        print(
-            f"\nThe lake is in {self._stack.lake}. Next:\n"
-            f'  edgewater lake query --dir {here} "SELECT * FROM readings_1m ORDER BY minute, name LIMIT 20"\n'
-            f"  edgewater lake tables --dir {here}\n"
-            f"  edgewater lake log --dir {here}\n"
-            f"  edgewater demo --dir {shlex.quote(str(self.directory))} --seconds 10     (goes on where this run stopped)"
-        )
+        print(f"\nThe lake is in {self._stack.lake}. Next:")
+        for arguments in (
+            'query "SELECT * FROM readings_1m ORDER BY minute, name LIMIT 20"',
+            "tables",
+            "log",
+        ):
+            verb, _, rest = arguments.partition(" ")
+            print(f"  {_command()} lake {verb} --dir {shlex.quote(str(self._stack.lake))} {rest}".rstrip())
+        print(f"  {_command()} demo --dir {shlex.quote(str(self.directory))} --seconds 10   # goes on from here")
+
+
+def _command() -> str:
+    """How this very `edgewater` can be called again from the present directory."""
+    called = Path(sys.argv[0])
+    if shutil.which("edgewater") or called.name != "edgewater":
+        return "edgewater"
+    return shlex.quote(os.path.relpath(called))

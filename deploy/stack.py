@@ -8,7 +8,8 @@ Everything binds to loopback on free ports; the first start's ports are not kept
 the status files. Data lies in DIR/{log,lake}, status files and logs in DIR/run.
 
 **Delivery**: ending in order (agents, bridge, worker, log, broker) only saves time; any part may be killed at any
-moment. **Bounds**: one stack per directory (the log and each spool lock theirs); each start waits at most START_TIMEOUT_S.
+moment.
+**Bounds**: one stack per directory (the log and each spool lock theirs); each start waits at most START_TIMEOUT_S.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ The comparison decodes messages value by value on its own, apart from the code t
 
 from __future__ import annotations
 
+import itertools
+import math
 import sqlite3
 import struct
 from collections import Counter
@@ -56,12 +58,12 @@ def _values(column: Column) -> list[Any]:
         return [column.names[i] for i in struct.unpack(f"<{column.rows}{code}", column.buffers[0])]
     if column.type == "string":
         offsets = struct.unpack(f"<{column.rows + 1}i", column.buffers[0])
-        return [column.buffers[1][a:b].decode() for a, b in zip(offsets, offsets[1:], strict=False)]
+        return [column.buffers[1][a:b].decode() for a, b in itertools.pairwise(offsets)]
     return list(struct.unpack(f"<{column.rows}{'d' if column.type == 'float64' else 'q'}", column.buffers[0]))
 
 
-def _row(device: str, epoch: int, seq: int, row: int, ts: int, name: str, value: float | None) -> Row:
-    return (device, epoch, seq, row, ts, name, "nan" if value is not None and value != value else value)
+def _comparable(value: float | None) -> float | str | None:
+    return "nan" if value is not None and math.isnan(value) else value
 
 
 def message_rows(message: bytes) -> Iterator[Row]:
@@ -71,7 +73,7 @@ def message_rows(message: bytes) -> Iterator[Row]:
         return
     columns = {column.name: _values(column) for column in decode_columns(header, body)}
     for row, (ts, name, value) in enumerate(zip(columns["ts"], columns["name"], columns["value"], strict=True)):
-        yield _row(header.device, header.epoch, header.seq_first, row, ts, name, value)
+        yield (header.device, header.epoch, header.seq_first, row, ts, name, _comparable(value))
 
 
 def ledger_rows(spool: Path) -> Iterator[Row]:
@@ -94,7 +96,7 @@ def _lake_rows(snapshot: lake.Snapshot, devices: Iterable[str]) -> Counter[Row]:
         lists = [
             (batch.column(i).cast("int64") if i == index else batch.column(i)).to_pylist() for i in range(len(columns))
         ]
-        found.update(_row(*values) for values in zip(*lists, strict=True) if values[0] in wanted)
+        found.update((*row[:6], _comparable(row[6])) for row in zip(*lists, strict=True) if row[0] in wanted)
     return found
 
 
