@@ -15,19 +15,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
-
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.protocol.consumer import OffsetSpec
 
 from edge_agent.contract import limits
 from edge_agent.contract.errors import FencedError, RetryError, StopError
 from edge_agent.contract.tables import Table, encode_table, first_table, fold_tables
 from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS, LOG_DEAD_LETTERS, LOG_TABLES
+
+with warnings.catch_warnings():
+    # kafka-python 3.0 reads its schemas through a function that Python 3.11 and 3.12 call deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+    from kafka import errors as kafka_errors
+    from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+    from kafka.protocol.consumer import OffsetSpec
 
 __all__ = ["Done", "LogChangedError", "LogClient", "LogProducer", "LogRecord", "ensure_topics"]
 
