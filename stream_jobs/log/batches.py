@@ -99,7 +99,7 @@ def checksum(data: Buffer, position: int, size: int) -> int:
 
 
 def validate(data: Buffer) -> Header:
-    """The header of exactly one whole, intact batch as a producer may send it; ProtocolError with the proper code if not."""
+    """The header of exactly one whole, intact batch as a producer may send it; ProtocolError with its code if not."""
     if len(data) > _LENGTH_FROM + 4 and data[_LENGTH_FROM + 4] != _MAGIC:
         message = f"record format {data[_LENGTH_FROM + 4]} is not supported; use a client that writes format {_MAGIC}"
         raise ProtocolError(Code.UNSUPPORTED_FOR_MESSAGE_FORMAT, message)

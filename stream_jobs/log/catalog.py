@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS topics (
 CREATE TABLE IF NOT EXISTS configs (
     topic TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (topic, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log_starts (
-    topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)) WITHOUT ROWID;
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS doomed (directory TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
@@ -111,7 +112,7 @@ class Catalog:
         return row[0]
 
     def producer_id(self) -> int:
-        """An id that this log never gave before: blocks of them are reserved ahead, and the rest of one is lost with the process."""
+        """An id never given before: blocks are reserved ahead, and the rest of one is lost with the process."""
         if self._next_producer_id >= self._reserved:
             self._reserved += _PRODUCER_ID_BLOCK
             with _Transaction(self._connection) as connection:
@@ -161,8 +162,8 @@ class Catalog:
     def delete_topic(self, name: str, directories: Iterable[str]) -> None:
         """Forget a topic; its `directories` are doomed until `removed` says that they are gone."""
         with _Transaction(self._connection) as connection:
-            for table in ("configs", "log_starts"):
-                connection.execute(f"DELETE FROM {table} WHERE topic = ?", (name,))
+            connection.execute("DELETE FROM configs WHERE topic = ?", (name,))
+            connection.execute("DELETE FROM log_starts WHERE topic = ?", (name,))
             connection.execute("DELETE FROM topics WHERE name = ?", (name,))
             connection.executemany(
                 "INSERT OR IGNORE INTO doomed VALUES (?)", [(directory,) for directory in directories]

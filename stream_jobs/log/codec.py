@@ -1,8 +1,8 @@
 """The Kafka protocol's messages: the one module that knows kafka-python's `kafka.protocol`.
 
 Requests are decoded and responses encoded with the same schemas the client library uses (Apache Kafka's own message
-definitions). A response is built without a version and encoded for the version of its request, so one handler serves all
-versions. On the wire (https://kafka.apache.org/protocol): a frame is an int32 length and that many bytes; a request
+definitions). A response is built without a version and encoded for the version of its request, so one handler serves
+all versions. On the wire (https://kafka.apache.org/protocol): a frame is an int32 length and that many bytes; a request
 begins with api key int16, version int16, correlation id int32, client id (int16 length, or -1), then in flexible
 versions tagged fields.
 
@@ -10,8 +10,8 @@ Versions are capped below the flexible ones wherever nothing is lost by it: thei
 bound in the decoder. Produce and Fetch stay below 13 (topic ids instead of names); the next-generation group protocol
 (KIP-848) and transactions are not offered.
 
-**Delivery**: does not apply. **Bounds**: a request of a flexible version is refused when it has a run of more bytes with
-their high bit set than any number needs; frames are bounded by whoever reads them.
+**Delivery**: nothing is kept here. **Bounds**: a request of a flexible version is refused when it has a run of bytes
+with their high bit set that is longer than any number or name needs; frames are bounded by whoever reads them.
 """
 
 from __future__ import annotations
@@ -171,8 +171,10 @@ class Request:
 
 
 def advertised() -> list[tuple[int, int, int]]:
-    """(api key, least, most version) for ApiVersions. Produce begins at 0: librdkafka takes a higher one for no broker at
-    all (KAFKA-18659)."""
+    """(api key, least, most version) for ApiVersions.
+
+    Produce begins at 0, because librdkafka takes a higher one for a broker that it cannot use (KAFKA-18659).
+    """
     return [(key, 0 if key == PRODUCE_KEY else least, most) for key, (_, least, most) in sorted(SUPPORTED.items())]
 
 
@@ -202,8 +204,10 @@ def _unsigned(frame: memoryview, position: int) -> tuple[int, int]:
 
 
 def decode_request(frame: memoryview, client_host: str = "") -> Request:
-    """The request in `frame` (without its length). Raises DecodeError for bytes that are none, UnsupportedRequestError for a
-    request or version that is not in SUPPORTED. The result keeps nothing of `frame`."""
+    """The request in `frame` (without its length); keeps nothing of `frame`.
+
+    Raises DecodeError for bytes that are none, UnsupportedRequestError for what is not in SUPPORTED.
+    """
     if len(frame) < _HEAD.size:
         raise DecodeError(f"request of {len(frame)} bytes is shorter than its header")
     key, version, correlation_id, client_bytes = _HEAD.unpack_from(frame)

@@ -56,7 +56,7 @@ class Code(IntEnum):
 
 
 class ProtocolError(RejectError):
-    """A request, or one part of it, that is answered with `code`; the text goes to the client where the protocol has room."""
+    """A request, or a part of it, that is answered with `code`; the text goes along where the protocol has room."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)

@@ -6,8 +6,8 @@ follow each other without waiting for their syncs, so that one round of syncs co
 **Delivery**: an answer is written after its request was handled to the end; a connection that breaks leaves what was
 appended in the log (an idempotent producer sends again and is told the first offset).
 **Bounds**: a frame is read only after its length was found within request_bytes_max (OTHER_BYTES_MAX for requests that
-carry no records); at most in_flight_max produce requests, or one other request, are under way, and while the client does
-not read its answers nothing more of it is handled. Bytes that are no request close the connection, and only that.
+carry no records); at most in_flight_max produce requests, or one other request, are under way, and while the client
+does not read its answers nothing more of it is handled. Bytes that are no request close the connection, and only that.
 """
 
 from __future__ import annotations

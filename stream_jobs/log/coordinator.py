@@ -1,7 +1,7 @@
 """The group coordinator at its edge: groups by name, tickets as futures, one timer per group, offsets in their file.
 
-**Delivery**: a commit that was answered survives a crash of the process. Members do not: after a restart of the log they
-join again. **Bounds**: groups_max groups, counting those that have only commits; group_members_max members in each.
+**Delivery**: a commit that was answered survives a crash of the process. Members do not: after a restart of the log
+they join again. **Bounds**: groups_max groups, with those that have only commits; group_members_max members in each.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Coordinator:
         """SyncGroup."""
         group = self._known(name)
         ticket, future = self._ticket()
-        self._settle(group, group.sync(ticket, member_id, instance_id, generation, given, self._loop.time()))
+        now_s = self._loop.time()
+        self._settle(group, group.sync(ticket, member_id, instance_id, generation=generation, given=given, now_s=now_s))
         return future
 
     def heartbeat(self, name: str, member_id: str, instance_id: str | None, generation: int) -> Code:

@@ -7,8 +7,9 @@ tickets it answers now, with their replies. Follows Apache Kafka's GroupCoordina
 membership (KIP-345) included: a member with an instance id that comes back under a new member id takes its old place in
 a stable group without a rebalance, and whoever still uses the old member id is fenced.
 
-**Delivery**: nothing here survives the process; members find out by UNKNOWN_MEMBER_ID and join again. Committed offsets
-are kept elsewhere. **Bounds**: members per group; a rebalance lasts at most the longest rebalance timeout of the members.
+**Delivery**: nothing here survives the process; members find out by UNKNOWN_MEMBER_ID and join again. Committed
+offsets are kept elsewhere. **Bounds**: members per group; a rebalance lasts at most its members' longest rebalance
+timeout.
 """
 
 from __future__ import annotations
@@ -88,6 +89,11 @@ class Member:
         """Whether it waits for an answer; then its session cannot end."""
         return self.join_ticket is not None or self.sync_ticket is not None
 
+    @property
+    def protocol_names(self) -> set[str]:
+        """Names of the protocols it supports."""
+        return {name for name, _ in self.joining.protocols}
+
     def metadata(self, protocol: str) -> bytes:
         """Its metadata for the chosen protocol."""
         return dict(self.joining.protocols).get(protocol, b"")
@@ -151,7 +157,7 @@ class Group:
         others = [each for each in self.members.values() if each.id not in {joining.member_id, replaced}]
         if not joining.protocol_type or not names or (others and joining.protocol_type != self.protocol_type):
             return Code.INCONSISTENT_GROUP_PROTOCOL
-        if others and not names & set.intersection(*({name for name, _ in each.joining.protocols} for each in others)):
+        if others and not names & set[str].intersection(*(each.protocol_names for each in others)):
             return Code.INCONSISTENT_GROUP_PROTOCOL
         known = joining.member_id in self.members or joining.member_id in self.invited
         known = known or (joining.instance_id is not None and joining.instance_id in self._statics)
@@ -183,7 +189,7 @@ class Group:
         if self.leader == old.id:
             self.leader = member.id
         if self.state is State.STABLE and self._choose_protocol() == self.protocol:
-            # Told the old leader's id, a returning leader does not assign again: the assignment it gets from SyncGroup stays.
+            # Told the old leader's id, a returning leader does not assign again, and gets its old assignment.
             reply = JoinReply(
                 code=Code.NONE,
                 member_id=member.id,
@@ -200,6 +206,7 @@ class Group:
         ticket: int,
         member_id: str,
         instance_id: str | None,
+        *,
         generation: int,
         given: dict[str, bytes],
         now_s: float,
@@ -251,7 +258,7 @@ class Group:
         return Code.NONE, self._remove([self.members[member_id]], now_s)
 
     def check_commit(self, member_id: str, instance_id: str | None, generation: int, now_s: float) -> Code:
-        """Whether this member may commit offsets now; without a member id (generation -1) only while the group is empty."""
+        """Whether this member may commit offsets now; without a member id only while the group is empty."""
         if generation < 0 and not member_id and not self.members:
             return Code.NONE
         code = self.check_generation(member_id, instance_id, generation)
@@ -350,7 +357,7 @@ class Group:
 
     def _choose_protocol(self) -> str:
         """The protocol that all support and most prefer; the first in order of names where two have as many votes."""
-        common = set.intersection(*({name for name, _ in each.joining.protocols} for each in self.members.values()))
+        common = set[str].intersection(*(each.protocol_names for each in self.members.values()))
         if not common:
             return ""
         votes = Counter(

@@ -1,13 +1,14 @@
 """One partition: append, read, and what of it is on the disk. Belongs to the event loop; only `durability.py` syncs.
 
-An append goes to the page cache at once and to the disk with the next round: `begin_sync` says which files that round has
-to sync, `finish_sync` moves `synced_offset` forward and tells whoever waits. Readers see offsets below `synced_offset`
-only, so nobody ever acts on a record that a power loss could take back.
+An append goes to the page cache at once and to the disk with the next round: `begin_sync` says which files that round
+has to sync, `finish_sync` moves `synced_offset` forward and tells whoever waits. Readers see offsets below
+`synced_offset` only, so nobody ever acts on a record that a power loss could take back.
 
 **Delivery**: an append whose waiter was called with NONE survives a crash of the process and of the machine. After a
 failed sync nothing more of the partition is acknowledged or accepted until the process starts again (the page cache may
 then differ from the disk); what was synced before is still served.
-**Bounds**: waiters are bounded by the connections' requests in flight; INDEXES_KEPT indexes of finished segments stay in memory.
+**Bounds**: waiters are bounded by the connections' requests in flight; the indexes of INDEXES_KEPT finished segments
+stay in memory.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class SyncJob:
-    """What one round has to do for one partition: `files` in this order, before them `directory` when names in it are new."""
+    """What one round does for one partition: sync `directory` when names in it are new, then `files` in this order."""
 
     partition: Partition
     next_offset: int
@@ -72,7 +73,7 @@ class Partition:
         """Called, and forgotten, when `synced_offset` moves, the partition fails or is closed."""
         self.segment_bytes = segment_bytes
         self._usage = usage
-        self._usage.bytes += self.bytes
+        self._usage.bytes += self.bytes_stored
         self._bases = [segment.base_offset for segment in self.segments]
         self._waiters: deque[tuple[int, Waiter]] = deque()
         self._unsynced: list[Segment] = []
@@ -89,7 +90,7 @@ class Partition:
         return self.segments[-1].next_offset
 
     @property
-    def bytes(self) -> int:
+    def bytes_stored(self) -> int:
         """Bytes of all segments."""
         return sum(segment.size for segment in self.segments)
 
@@ -132,7 +133,7 @@ class Partition:
         return message
 
     def _roll(self) -> None:
-        """Finish the last segment and begin the next; both get their seals when the round that covers them is through."""
+        """Finish the last segment and begin the next; both get their seals after the round that covers them."""
         active = self.segments[-1]
         following = Segment(self.directory, active.next_offset)
         following.open(create=True)
@@ -169,9 +170,8 @@ class Partition:
             self._close_files()
             return
         if error is not None:
-            self.fail(
-                f"fdatasync of {self.topic}-{self.number} failed: {error.strerror}; check the disk, then restart the log"
-            )
+            where = f"{self.topic}-{self.number}"
+            self.fail(f"fdatasync of {where} failed: {error.strerror}; check the disk, then restart the log")
             return
         for segment, size in job.sizes:
             segment.synced_size = size
@@ -230,7 +230,7 @@ class Partition:
     def read(self, offset: int, bytes_max: int, *, whole_first: bool) -> bytes:
         """Whole synced batches from the one that holds `offset`; empty when there is none yet or none fits.
 
-        Raises ProtocolError OFFSET_OUT_OF_RANGE outside of log start ... next offset, OSError and DecodeError from the disk.
+        Raises ProtocolError OFFSET_OUT_OF_RANGE outside of log start to next offset; OSError or DecodeError.
         """
         if not self.log_start_offset <= offset <= self.next_offset:
             span = f"{self.log_start_offset} to {self.next_offset}"
@@ -287,7 +287,7 @@ class Partition:
         self._delete_segments()
 
     def _delete_segments(self) -> None:
-        """Only closed segments go: they are complete and synced, and the name and seal of the one behind them are written."""
+        """Only closed segments go: they are complete and synced, and the next one has its name and seal."""
         if self._names_new or self._syncing:
             return
         while len(self.segments) > 1 and self.segments[1].base_offset <= self.log_start_offset:
@@ -309,7 +309,7 @@ class Partition:
     def close(self) -> None:
         """Close the files, once no round uses them, and answer everything that waits."""
         self._closed = True
-        self._usage.bytes -= self.bytes
+        self._usage.bytes -= self.bytes_stored
         self.fail(f"{self.topic}-{self.number} is closed")
         if not self._syncing:
             self._close_files()

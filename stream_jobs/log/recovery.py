@@ -55,12 +55,8 @@ def recover(directory: Path, log_start_offset: int) -> Recovered:
         if found.segments:
             _finish(found)
         whole = _recover_segment(found, directory, base)
-        if (
-            not whole
-            and number + 1 < len(bases)
-            or number + 1 < len(bases)
-            and _next_offset(found) != bases[number + 1]
-        ):
+        last = number + 1 == len(bases)
+        if not last and not (whole and _next_offset(found) == bases[number + 1]):
             _set_aside(found, directory, bases[number + 1 :])
             break
     if found.segments and _next_offset(found) < log_start_offset:
@@ -105,7 +101,7 @@ def _recover_segment(found: Recovered, directory: Path, base: int) -> bool:
     segment.open()
     found.segments.append(segment)
     if segment.size < size:
-        # After a failed sync the page cache can hold what the disk does not: drop clean pages, so that the scan reads the disk.
+        # After a failed sync the page cache can hold what the disk does not: drop it, so that the scan reads the disk.
         os.posix_fadvise(segment.descriptor, segment.size, 0, os.POSIX_FADV_DONTNEED)
         for _, header in scan(segment.descriptor, segment.size, size, segment.next_offset):
             segment.note(header)

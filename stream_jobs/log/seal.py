@@ -1,5 +1,6 @@
-"""The seal of a segment: what a scan of its first `size` bytes would tell, so that starting needs no scan. Pure but for two
-functions that read and write the file.
+"""The seal of a segment: what a scan of its first `size` bytes would tell, so that starting needs no scan.
+
+Pure but for the two functions that read and write the file.
 
     offset  bytes
     0       8      "EWSEAL01"
@@ -11,8 +12,8 @@ functions that read and write the file.
     40      ...    the index, the producer table
     end     4      CRC-32C of all of the above
 
-**Delivery**: a seal is written only after the bytes it speaks for were synced, by rename, and is worth nothing without its
-checksum; one that is missing, damaged or larger than its segment costs a scan, never a record.
+**Delivery**: a seal is written only after the bytes it speaks for were synced, by rename, and is worth nothing without
+its checksum; one that is missing, damaged or larger than its segment costs a scan, never a record.
 **Bounds**: SEAL_BYTES_MAX; a larger file is taken for damaged.
 """
 

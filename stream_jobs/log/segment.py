@@ -1,8 +1,8 @@
 """One segment file: consecutive record batches from `base_offset` on, as they are on the wire.
 
-**Delivery**: bytes are appended at the end only; what `synced_size` covers has been through fdatasync. After a crash the
-file may end in a torn batch, which `recovery.py` cuts. **Bounds**: a reader gets at most the bytes it asks for, or one
-whole batch; scanning holds SCAN_BYTES or one batch at a time.
+**Delivery**: bytes are appended at the end only; what `synced_size` covers has been through fdatasync. After a crash
+the file may end in a torn batch, which `recovery.py` cuts. **Bounds**: a reader gets at most the bytes it asks for, or
+one whole batch; scanning holds SCAN_BYTES or one batch at a time.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Segment:
         return index
 
     def append(self, packed_header: bytes, header: Header, batch: memoryview) -> None:
-        """Write one batch at the end. On OSError the file is as long as before, or the error says that it is not known."""
+        """Write one batch at the end. After an OSError the file is cut to its length before, where the disk lets it."""
         parts: list[bytes | memoryview] = [packed_header, batch[HEADER_BYTES:]]
         written, total = 0, header.size
         try:
@@ -170,7 +170,7 @@ class Segment:
         return self.synced_size
 
     def read(self, position: int, bytes_max: int, *, whole_first: bool) -> bytes:
-        """Whole batches from `position`, at most `bytes_max` together; with `whole_first` the first one whatever its size."""
+        """Whole batches from `position`, at most `bytes_max`; with `whole_first` the first one whatever its size."""
         limit = position + bytes_max
         if limit >= self.synced_size:
             return self.read_at(position, bytes_max)

@@ -1,6 +1,6 @@
 """The process of the embedded log: opens the store, listens, writes its status, ends cleanly.
 
-On SIGTERM or SIGINT: stop listening, let the round of syncs under way and one more finish, seal the last segments, close.
+On SIGTERM or SIGINT: stop listening, let the syncs that are wanted finish, seal the last segments, close.
 
 **Delivery**: kill -9 at any moment costs nothing that was acknowledged; a clean end also saves the next start its scan.
 **Bounds**: open files (the soft limit is raised to the hard one); connections_max; ending takes at most END_S.

@@ -1,7 +1,7 @@
 """The store: topics with their partitions, on one directory that one process holds at a time.
 
-**Delivery**: a topic exists from the moment the catalog's transaction is synced; its directories follow, and are made on
-the next start if a crash came between. Deleting goes the other way round: catalog first, directories after it.
+**Delivery**: a topic exists from the moment the catalog's transaction is synced; its directories follow, and are made
+on the next start if a crash came between. Deleting is the same: catalog first, directories after it.
 **Bounds**: partitions_max; bytes_max, at which appends are refused with a code that producers retry.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from edge_agent.contract.errors import StopError
 
@@ -66,7 +67,7 @@ class Store:
         for row in self.catalog.topics():
             self._open_topic(row)
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -143,7 +144,7 @@ class Store:
         partition = self.partition(name, number)
         config = self.topics[name].config
         if len(batch) > config.message_bytes_max:
-            message = f"batch of {len(batch)} bytes exceeds max.message.bytes of {config.message_bytes_max}; send fewer records"
+            message = f"batch of {len(batch)} bytes exceeds max.message.bytes of {config.message_bytes_max}; send less"
             raise ProtocolError(Code.MESSAGE_TOO_LARGE, message)
         header: Header = validate(batch)
         if self.full:

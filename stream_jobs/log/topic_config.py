@@ -1,8 +1,8 @@
 """Settings of a topic: which names are known, which values they take, which of them this log acts on. Pure.
 
-Names and meanings are Apache Kafka's (https://kafka.apache.org/documentation/#topicconfigs). Acted on: max.message.bytes,
-message.timestamp.type, segment.bytes. The others of `_KNOWN` are kept and reported, and change nothing: this log neither
-compacts nor expires records, so it keeps more than such a topic promises, never less.
+Names and meanings are Apache Kafka's (https://kafka.apache.org/documentation/#topicconfigs). Acted on are
+max.message.bytes, message.timestamp.type and segment.bytes. The others are kept and reported, and change nothing: this
+log neither compacts nor expires records, so it keeps more than such a topic promises, never less.
 
 **Delivery**: settings live in the catalog. **Bounds**: an unknown name or a wrong value is INVALID_CONFIG.
 """
@@ -88,7 +88,7 @@ def defaults(settings: LogSettings) -> dict[str, str]:
 
 
 def check_configs(configs: Mapping[str, str | None]) -> dict[str, str]:
-    """`configs` without its nulls (a null means: the default). Raises ProtocolError INVALID_CONFIG naming the first wrong one."""
+    """`configs` without its nulls (null: the default). ProtocolError INVALID_CONFIG names the first wrong one."""
     checked = {name: value for name, value in configs.items() if value is not None}
     for name, value in checked.items():
         problem = _problem(name, value)

@@ -1,4 +1,4 @@
-"""What each request does: one function per request, by api key. They decide and answer; bytes and sockets are elsewhere.
+"""What each request does: one function per request, by api key. Bytes and sockets are elsewhere.
 
 **Delivery** and **Bounds**: see the modules.
 """

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.contract.clock import Clock
-
-from ..codec import Request
-from ..coordinator import Coordinator
-from ..settings import LogSettings
-from ..store import Store
+from stream_jobs.log.codec import Request
+from stream_jobs.log.coordinator import Coordinator
+from stream_jobs.log.settings import LogSettings
+from stream_jobs.log.store import Store
 
 __all__ = ["LEADER_EPOCH", "NODE_ID", "Answer", "Broker", "Handler"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from ..codec import (
+from stream_jobs.log.codec import (
     ApiVersionsResponse,
     DescribeClusterResponse,
     FindCoordinatorResponse,
@@ -18,8 +18,9 @@ from ..codec import (
     Request,
     advertised,
 )
-from ..codes import Code, ProtocolError
-from ..store import Topic
+from stream_jobs.log.codes import Code, ProtocolError
+from stream_jobs.log.store import Topic
+
 from .broker import LEADER_EPOCH, NODE_ID, Broker
 
 __all__ = ["api_versions", "describe_cluster", "find_coordinator", "init_producer_id", "metadata"]

@@ -11,8 +11,8 @@ import logging
 import sqlite3
 from typing import Any
 
-from ..catalog import CommittedOffset
-from ..codec import (
+from stream_jobs.log.catalog import CommittedOffset
+from stream_jobs.log.codec import (
     DeleteGroupsResponse,
     DescribeGroupsResponse,
     HeartbeatResponse,
@@ -24,8 +24,9 @@ from ..codec import (
     Request,
     SyncGroupResponse,
 )
-from ..codes import Code, ProtocolError
-from ..group import Joining, JoinReply, SyncReply
+from stream_jobs.log.codes import Code, ProtocolError
+from stream_jobs.log.group import Joining, JoinReply, SyncReply
+
 from .broker import Broker
 
 __all__ = [

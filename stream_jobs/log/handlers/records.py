@@ -1,8 +1,9 @@
 """Requests that carry records: Produce, Fetch, ListOffsets.
 
-**Delivery**: acks=all is answered after the sync that covers it, also for a repeated batch whose first append is not yet
-synced; acks=1 after the append, acks=0 never. Fetch and ListOffsets know synced records only.
-**Bounds**: a fetch answers at most fetch_bytes_max, or one whole batch where that is larger, and waits at most WAIT_MAX_S.
+**Delivery**: acks=all is answered after the sync that covers it, also for a repeated batch whose first append is not
+yet synced; acks=1 after the append, acks=0 never. Fetch and ListOffsets know synced records only.
+**Bounds**: a fetch answers at most fetch_bytes_max, or one whole batch where that is larger, and waits at most
+WAIT_MAX_S.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.contract.errors import DecodeError
+from stream_jobs.log.codec import FetchResponse, ListOffsetsResponse, ProduceResponse, Request
+from stream_jobs.log.codes import Code, ProtocolError
+from stream_jobs.log.partition import Partition
 
-from ..codec import FetchResponse, ListOffsetsResponse, ProduceResponse, Request
-from ..codes import Code, ProtocolError
-from ..partition import Partition
 from .broker import LEADER_EPOCH, Answer, Broker
 
 __all__ = ["fetch", "list_offsets", "produce"]
@@ -34,7 +35,9 @@ _PartitionData = FetchResponse.FetchableTopicResponse.PartitionData
 class _Produced:
     """One produce request under way: its response, and how many of its partitions still wait for their sync."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, body: Any) -> None:
+        self.body = body
+        self.now_ms = broker.now_ms()
         self._future: asyncio.Future[Answer] = broker.loop.create_future()
         self._open = 1
         self.response = ProduceResponse(responses=[], throttle_time_ms=0)
@@ -65,10 +68,9 @@ class _Produced:
 def produce(broker: Broker, request: Request) -> Any:
     """Append each partition's batch."""
     body = request.body
-    produced = _Produced(broker)
-    now_ms = broker.now_ms()
+    produced = _Produced(broker, body)
     for topic in body.topic_data:
-        entries = [_produce_one(broker, body, topic.name, each, now_ms, produced) for each in topic.partition_data]
+        entries = [_produce_one(broker, topic.name, each, produced) for each in topic.partition_data]
         produced.response.responses.append(
             ProduceResponse.TopicProduceResponse(name=topic.name, partition_responses=entries)
         )
@@ -77,7 +79,8 @@ def produce(broker: Broker, request: Request) -> Any:
     return produced.answer()
 
 
-def _produce_one(broker: Broker, body: Any, topic: str, data: Any, now_ms: int, produced: _Produced) -> Any:
+def _produce_one(broker: Broker, topic: str, data: Any, produced: _Produced) -> Any:
+    body = produced.body
     entry = _PartitionResponse(
         index=data.index,
         error_code=Code.NONE,
@@ -89,7 +92,7 @@ def _produce_one(broker: Broker, body: Any, topic: str, data: Any, now_ms: int, 
     )
     try:
         _check_produce(body)
-        partition, appended = broker.store.append(topic, data.index, data.records or b"", now_ms)
+        partition, appended = broker.store.append(topic, data.index, data.records or b"", produced.now_ms)
     except ProtocolError as error:
         if body.acks == _ACKS_NONE:
             raise

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from ..codec import (
+from stream_jobs.log.codec import (
     CreatePartitionsResponse,
     CreateTopicsResponse,
     DeleteRecordsResponse,
@@ -19,8 +20,9 @@ from ..codec import (
     IncrementalAlterConfigsResponse,
     Request,
 )
-from ..codes import Code, ProtocolError
-from ..topic_config import CONFIG_TYPES, check_configs, defaults
+from stream_jobs.log.codes import Code, ProtocolError
+from stream_jobs.log.topic_config import CONFIG_TYPES, check_configs, defaults
+
 from .broker import NODE_ID, Broker
 
 __all__ = [
@@ -37,7 +39,7 @@ _SOURCE_TOPIC, _SOURCE_BROKER, _SOURCE_DEFAULT = 1, 4, 5
 _SET, _DELETE = 0, 1
 
 
-def _attempt(change: Callable[[], None]) -> tuple[Code, str | None]:
+def _attempt(change: Callable[[], object]) -> tuple[Code, str | None]:
     """Do one change; the code and message for the client."""
     try:
         change()
@@ -52,20 +54,20 @@ def create_topics(broker: Broker, request: Request) -> Any:
     """Create topics, or with validate_only say whether they could be."""
     results = []
     for topic in request.body.topics:
-
-        def create(topic: Any = topic) -> None:
-            partitions = _partitions_wanted(broker, topic)
-            configs = {each.name: each.value for each in topic.configs}
-            if request.body.validate_only:
-                broker.store.check_topic(topic.name, partitions, configs)
-            else:
-                broker.store.create_topic(topic.name, partitions, configs)
-
-        code, message = _attempt(create)
+        code, message = _attempt(partial(_create, broker, topic, validate_only=request.body.validate_only))
         results.append(
             CreateTopicsResponse.CreatableTopicResult(name=topic.name, error_code=code, error_message=message)
         )
     return CreateTopicsResponse(topics=results)
+
+
+def _create(broker: Broker, topic: Any, *, validate_only: bool) -> None:
+    partitions = _partitions_wanted(broker, topic)
+    configs = {each.name: each.value for each in topic.configs}
+    if validate_only:
+        broker.store.check_topic(topic.name, partitions, configs)
+    else:
+        broker.store.create_topic(topic.name, partitions, configs)
 
 
 def _partitions_wanted(broker: Broker, topic: Any) -> int:
@@ -86,7 +88,7 @@ def delete_topics(broker: Broker, request: Request) -> Any:
     """Delete topics with their records and their groups' offsets."""
     results = []
     for name in request.body.topic_names:
-        code, message = _attempt(lambda name=name: broker.store.delete_topic(name))
+        code, message = _attempt(partial(broker.store.delete_topic, name))
         results.append(DeleteTopicsResponse.DeletableTopicResult(name=name, error_code=code, error_message=message))
     return DeleteTopicsResponse(responses=results)
 
@@ -96,7 +98,7 @@ def create_partitions(broker: Broker, request: Request) -> Any:
     change = broker.store.check_more_partitions if request.body.validate_only else broker.store.create_partitions
     results = []
     for topic in request.body.topics:
-        code, message = _attempt(lambda topic=topic: change(topic.name, topic.count))
+        code, message = _attempt(partial(change, topic.name, topic.count))
         result = CreatePartitionsResponse.CreatePartitionsTopicResult(
             name=topic.name, error_code=code, error_message=message
         )
