@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_log_commands"]
+__all__ = ["add_bridge_commands", "add_log_commands"]
 
 
 def add_log_commands(parser: argparse.ArgumentParser) -> None:
@@ -16,3 +16,11 @@ def add_log_commands(parser: argparse.ArgumentParser) -> None:
 
     commands = parser.add_subparsers(dest="log_command", metavar="COMMAND", required=True)
     add_run_options(commands.add_parser("run", help="run the embedded log: one node that speaks the Kafka protocol"))
+
+
+def add_bridge_commands(parser: argparse.ArgumentParser) -> None:
+    """`edgewater bridge ...`."""
+    from .bridge.command import add_options_to
+
+    commands = parser.add_subparsers(dest="bridge_command", metavar="COMMAND", required=True)
+    add_options_to(commands.add_parser("run", help="run one bridge: batches from MQTT into the log"))

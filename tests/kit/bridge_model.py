@@ -5,7 +5,8 @@ loses, doubles and reorders messages, fails appends (some of which land anyway, 
 and pauses bridges, runs two of them at once, appends foreign records, and deletes what a checkpoint covers.
 
 Checkers are apart from the scenario: `check_now` (nothing is trimmed above the fold's watermark, every bridge's fold
-equals that of all the records) after each step, `check_end` (each batch accepted was folded exactly once) when the faults are over.
+equals that of all the records) after each step, `check_end` (each batch accepted was folded exactly once) when the
+faults are over.
 
 **Delivery**: nothing is kept. **Bounds**: one partition, a few devices, as many steps as asked for.
 """
@@ -37,10 +38,10 @@ from stream_jobs.bridge.service import BridgeService
 from stream_jobs.bridge.settings import BridgeSettings
 from stream_jobs.kafka_client import Done, LogChangedError, LogRecord
 
-__all__ = ["Device", "ModelClient", "ModelLog", "Producer", "Violation", "World"]
+__all__ = ["Device", "ModelClient", "ModelLog", "Producer", "ViolationError", "World"]
 
 
-class Violation(AssertionError):
+class ViolationError(AssertionError):
     """A promise was broken."""
 
 
@@ -297,7 +298,7 @@ class World:
                 connect=lambda _: ModelClient(self.log, self._fails), connect_producer=connect_producer,
             )  # fmt: skip
 
-        bridge = self._service(settings, self.clock, log_side=side, mqtt=lambda *_: _NoMqtt(self))  # type: ignore[arg-type,return-value]
+        bridge = self._service(settings, self.clock, log_side=side, mqtt=lambda *_: _NoMqtt(self))  # type: ignore[arg-type]
         self.bridges[index] = bridge
 
     def kill(self, index: int) -> None:
@@ -456,9 +457,9 @@ class World:
                     self.to_bridges.append((hello_topic(device.name), device.connect()))
             for _ in range(30):
                 self._mqtt_to_bridges()
-            for producer in self.producers:
-                while producer is not None and producer.waiting:
-                    producer.land("ok")
+            for living in self.producers:
+                while living is not None and living.waiting:
+                    living.land("ok")
             for index in range(len(self.bridges)):
                 self.turn(index)
             for _ in range(30):
@@ -469,7 +470,7 @@ class World:
             self.check_now()
             if all(device.trimmed >= device.accepted for device in self.devices) and not self.to_bridges:
                 return
-        raise Violation(f"not drained: {[(d.name, d.accepted, d.trimmed, d.first_seq) for d in self.devices]}")
+        raise ViolationError(f"not drained: {[(d.name, d.accepted, d.trimmed, d.first_seq) for d in self.devices]}")
 
     def close(self) -> None:
         """Give back what the bridges hold."""
@@ -499,13 +500,13 @@ class World:
         for device in self.devices:
             durable = self._oracle.watermark(device.name, device.epoch)
             if device.trimmed > durable:
-                raise Violation(f"{device.name} trimmed {device.trimmed}, the log's fold has {durable}")
+                raise ViolationError(f"{device.name} trimmed {device.trimmed}, the log's fold has {durable}")
         for index, bridge in enumerate(self.bridges):
             part = None if bridge is None else bridge._log_side.bridge(0)
             if part is not None and self._checked.get(index) != (part, part.fold.next_offset):
                 self._checked[index] = (part, part.fold.next_offset)
                 if part.fold.to_bytes() != self._states[part.fold.next_offset]:
-                    raise Violation(f"bridge {index} folded something else up to {part.fold.next_offset}")
+                    raise ViolationError(f"bridge {index} folded something else up to {part.fold.next_offset}")
 
     def check_end(self) -> None:
         """Every batch accepted was folded exactly once, as a batch; only what its device had lost may be a skip."""
@@ -514,6 +515,6 @@ class World:
             for seq in range(1, device.accepted + 1):
                 kinds = covered.get((device.name, device.epoch, seq), [])
                 if kinds != [Kind.BATCH] and not (kinds == [Kind.SKIP] and seq in device.lost):
-                    raise Violation(f"{device.name} seq {seq} was folded as {[kind.name for kind in kinds]}")
+                    raise ViolationError(f"{device.name} seq {seq} was folded as {[kind.name for kind in kinds]}")
         for record in self.log.records.get(LOG_DEAD_LETTERS, []):
             assert record.value

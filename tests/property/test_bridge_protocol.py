@@ -12,7 +12,7 @@ from edge_agent.contract.errors import StopError
 from stream_jobs.bridge.log_side import LogSide
 from stream_jobs.bridge.partition import PartitionBridge
 from stream_jobs.bridge.service import BridgeService
-from tests.kit.bridge_model import Violation, World
+from tests.kit.bridge_model import ViolationError, World
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -39,7 +39,7 @@ def test_everything_accepted_is_folded_once_and_nothing_is_trimmed_early(seed: i
 
 
 def test_the_world_has_faults_in_it() -> None:
-    """The scenario is no fair weather: gaps, duplicates, failures, read-backs, reloads, checkpoints and lost records."""
+    """No fair weather: gaps, duplicates, failures, read-backs, reloads, checkpoints and lost records all happen."""
     seen: dict[str, int] = {}
     for seed in range(12):
         world = World(seed)
@@ -71,7 +71,7 @@ def _violated(seeds: int = 60) -> int | None:
     for seed in range(seeds):
         try:
             _run(seed, 2)
-        except (Violation, ValueError, IndexError, StopError):
+        except (ViolationError, ValueError, IndexError, StopError):
             return seed
     return None
 
