@@ -27,7 +27,7 @@ from amqtt.adapters import BufferReader, StreamReaderAdapter, StreamWriterAdapte
 from amqtt.broker import Broker
 from amqtt.errors import AMQTTError, MQTTError, NoDataError
 from amqtt.mqtt import packet_class
-from amqtt.mqtt.packet import PUBACK, PUBLISH, MQTTFixedHeader
+from amqtt.mqtt.packet import PUBACK, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, MQTTFixedHeader
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 
 from edge_agent.contract.errors import DecodeError, EdgewaterError, LimitError, RejectError, StopError
@@ -229,6 +229,8 @@ class _Connection(BrokerProtocolHandler):
         if header.packet_type != PUBLISH and header.packet_type not in _HANDLERS:
             raise RejectError(f"a connected client cannot send an MQTT packet of type {header.packet_type}")
         packet = await packet_class(header).from_stream(BufferReader(body), fixed_header=header)
+        if header.packet_type in (SUBSCRIBE, UNSUBSCRIBE) and not packet.payload.topics:
+            raise DecodeError("a SUBSCRIBE or UNSUBSCRIBE packet is shorter than its filters")
         if header.packet_type != PUBLISH:
             await getattr(self, _HANDLERS[header.packet_type])(packet)
         elif len(self._tasks) > self._qos2_max:

@@ -57,6 +57,9 @@ def node_properties(node: Node, nodes: Sequence[Node], host: str, data_dir: Path
         # Members that died are noticed in seconds, and a group of one does not wait for others to join.
         "group.min.session.timeout.ms": "1000",
         "group.initial.rebalance.delay.ms": "0",
+        # A killed node may come back when its old session is over: 9 s by default.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
         # Kafka reserves 128 MiB for compaction, as much as half of a small heap.
         "log.cleaner.threads": "1",
         "log.cleaner.dedupe.buffer.size": str(4 * 1024 * 1024),
