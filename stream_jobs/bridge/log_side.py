@@ -85,6 +85,7 @@ class _Partition:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.topic_id = ""
         self.bridge: PartitionBridge | None = None
         self.answered: deque[Answered] = deque()
         self.checkpointed_at_s = 0.0
@@ -113,7 +114,6 @@ class LogSide:
         self._connect_producer = connect_producer
         self._client: Client | None = None
         self._producer: Producer | None = None
-        self._topic_id = ""
         self._table: tuple[Table, Table] | None = None
         self._partitions = [_Partition(number) for number in range(settings.partitions)]
         self._retry_at_s = 0.0
@@ -213,7 +213,7 @@ class LogSide:
         found = restore(self._client, part.number, self._table[0])
         for text in found.alarms:
             self._tally.alarm(text, self._clock.time_us() / 1e6)
-        self._topic_id = found.topic_id
+        part.topic_id = found.topic_id
         if found.replace:
             self._replace_checkpoints(part, found)
         part.bridge = PartitionBridge(found.fold)
@@ -339,12 +339,12 @@ class LogSide:
     def _write_checkpoint(self, part: _Partition, bridge: PartitionBridge) -> None:
         assert self._client is not None
         try:
-            if self._client.topic_id(LOG_BATCHES) != self._topic_id:
+            if self._client.topic_id(LOG_BATCHES) != part.topic_id:
                 raise LogChangedError(f"{LOG_BATCHES} was made anew while the bridge was running")
             _, end = self._client.offsets(LOG_BATCHES, part.number)
             if end < bridge.fold.next_offset:
                 raise LogChangedError(f"{LOG_BATCHES}/{part.number} ends at {end}, not {bridge.fold.next_offset}")
-            value = encode_checkpoint(self._topic_id, bridge.fold)
+            value = encode_checkpoint(part.topic_id, bridge.fold)
         except LogChangedError as error:
             self._changed(part, error)
         except RetryError as error:
@@ -368,7 +368,7 @@ class LogSide:
         try:
             kept, _ = read_checkpoints(self._client, part.number)
             _, end = self._client.offsets(LOG_BATCHES, part.number)
-            found = highest(kept, self._topic_id, end)
+            found = highest(kept, part.topic_id, end)
             if found is not None and found.position > kept[0].position:
                 self._client.delete_records(LOG_CHECKPOINTS, part.number, found.position)
         except (RetryError, LogChangedError) as error:

@@ -82,7 +82,7 @@ class BridgeService:
         self._mqtt = mqtt(settings.mqtt_url, f"edgewater-{settings.name}", filters, self._receive)
         self._hellos: dict[str, Hello] = {}
         self._status = StatusFile(settings.run_dir or None, settings.name)
-        self._stopping = False
+        self._stopping = self._ready = False
         self._flush_at_s = self._status_at_s = self._tick_at_s = 0.0
         self._open_at_s = self._clock.monotonic_s()
 
@@ -118,8 +118,9 @@ class BridgeService:
         if now_s >= self._flush_at_s and self._answers.due:
             self._flush()
             self._flush_at_s = now_s + self._settings.flush_interval_s
-        if now_s >= self._status_at_s:
-            self._status_at_s = now_s + _STATUS_INTERVAL_S
+        ready = self._mqtt.connected and self._log_side.ready
+        if now_s >= self._status_at_s or ready != self._ready:
+            self._status_at_s, self._ready = now_s + _STATUS_INTERVAL_S, ready
             self._write_status("running")
 
     def _tick(self, now_s: float) -> None:

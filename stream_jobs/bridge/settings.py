@@ -59,10 +59,11 @@ def parse_shards(text: str) -> frozenset[int]:
     """The shards of `0-127,200`; SettingsError for anything else."""
     found: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal():
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not first.isdecimal() or not last.isdecimal():
             raise SettingsError(f"shards is {quoted(text)}; write numbers and ranges such as 0-127,200")
-        found.update(range(int(first), min(int(last or first), limits.SHARDS) + 1))
+        found.update(range(int(first), min(int(last), limits.SHARDS) + 1))
     if not found or max(found) >= limits.SHARDS:
         raise SettingsError(f"shards is {quoted(text)}; shards are 0 to {limits.SHARDS - 1}")
     return frozenset(found)
