@@ -126,7 +126,7 @@ class Demo:
                 f"the agent ended with status {status} before its spool was empty; the end of its log:\n"
                 f"{self._stack.supervisor.tail(agent)}"
             )
-        spool = self._stack.agent_directory(self.device) / "spool.db"
+        spool = self._stack.agent_directory(self.device) / "spool.sqlite"
         deadline = time.monotonic() + LANDING_TIMEOUT_S
         while True:
             self._stack.supervisor.check()

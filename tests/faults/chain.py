@@ -95,7 +95,7 @@ class Chain:
 
     def spools(self) -> list[Path]:
         """Each device's spool."""
-        return [self.directory / "agent" / device / "spool.db" for device in self.devices]
+        return [self.directory / "agent" / device / "spool.sqlite" for device in self.devices]
 
     def drain(self) -> None:
         """SIGTERM every agent; each must end with status 0, its spool empty."""
