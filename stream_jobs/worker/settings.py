@@ -1,0 +1,52 @@
+"""Settings of the worker, section `[worker]`.
+
+**Delivery**: read once at start. **Bounds**: each number has its own; memory is about three times `buffer_bytes_max`
+(messages, their columns, Parquet in the making) at full load, above some 200 MB that the libraries need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent.contract import limits
+from edge_agent.contract.limits import MIB
+from edge_agent.contract.settings import setting
+
+__all__ = ["WorkerSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """All settings of one worker process."""
+
+    bootstrap_servers: str = setting("127.0.0.1:9092", help="the log: host:port[,host:port...]")
+    lake: str = setting("lake", help="directory of the lake; made when it is not there")
+    run_dir: str = setting("", help="directory for the status file; empty: none")
+    name: str = setting(
+        "worker", help="name of this worker, different for each: status file and static group membership"
+    )
+    commit_interval_s: float = setting(
+        0.5, help="how long batches are collected for one transaction", minimum=0.01, maximum=60
+    )
+    step_bytes_max: int = setting(
+        8 * MIB, help="bytes of messages that make a transaction at once", minimum=MIB, maximum=1024 * MIB
+    )
+    buffer_bytes_max: int = setting(
+        64 * MIB, help="bytes of messages held at once; at the limit the log is not read", minimum=2 * MIB
+    )
+    session_timeout_s: float = setting(
+        10.0, help="silence after which the group gives this worker's partitions to others", minimum=1, maximum=300
+    )
+    static_membership: bool = setting(
+        True, help="keep the partitions over a restart under the same name (KIP-345) instead of a rebalance"
+    )
+    log_timeout_s: float = setting(5.0, help="time within which the log must answer a request", minimum=0.1, maximum=60)
+    lake_timeout_s: float = setting(
+        60.0, help="how long a new assignment waits for a lake that does not answer before the worker ends", minimum=1
+    )
+    stop_timeout_s: float = setting(
+        5.0, help="time for the last transaction when the worker is told to end", minimum=0, maximum=60
+    )
+
+
+assert WorkerSettings().buffer_bytes_max >= 4 * WorkerSettings().step_bytes_max >= 16 * limits.BATCH_BYTES_MAX

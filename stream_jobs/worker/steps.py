@@ -1,0 +1,143 @@
+"""One step of the worker without the lake: records in, what every table gets out.
+
+Phases, each timed in CPU seconds of its thread: fold, decode (bodies to columns), arrow (columns to tables),
+steps (the job's functions).
+
+**Delivery**: pure but for the folds it moves. A batch whose columns hold what Arrow refuses is found by trying its
+neighbours without it; it alone becomes a dead letter.
+**Bounds**: those of the records given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from edge_agent.contract.errors import DecodeError
+from edge_agent.contract.fold import Outcome, PartitionFold
+from edge_agent.contract.wire import message_header
+
+from ..arrow_columns import Batch, StreamColumns, arrow_table
+from ..jobs import Check, Job, run_steps
+from .batching import Record
+from .decoding import DeadLetter, Decoded, Folded, dead_letter, decode, fold_records
+from .tables import DEAD_LETTERS, SKIPPED, dead_letter_rows, skipped_rows
+
+__all__ = ["Phases", "StepResult", "run_step"]
+
+_SAMPLE_ROWS = 1024
+
+
+class Phases:
+    """CPU seconds by phase, of the threads that ran them."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add what the block takes to `phase`."""
+        started = time.thread_time()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += time.thread_time() - started
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What a step wants to append, and what it counted. `samples` are (ts, received_at) of some rows, for freshness."""
+
+    appends: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    batches: int = 0
+    dead_letters: int = 0
+    skipped_rows: int = 0
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    samples: list[tuple[Any, Any]] = field(default_factory=list)
+
+
+def run_step(
+    job: Job,
+    folds: Mapping[int, PartitionFold],
+    records: Mapping[int, Sequence[Record]],
+    phases: Phases,
+    check: Check | None = None,
+) -> StepResult:
+    """Fold and decode `records` (by partition, in offset order) and run the job's steps on what was accepted."""
+    folded = Folded()
+    with phases.timed("fold"):
+        for partition, items in records.items():
+            fold_records(folds[partition], items, folded)
+    with phases.timed("decode"):
+        decoded = decode(folded.accepted, job.streams)
+    letters = folded.dead_letters + decoded.dead_letters
+    result = StepResult(outcomes=folded.outcomes)
+    appends: dict[str, list[Any]] = {}
+    for stream in decoded.batches:
+        _run_stream(job, stream, decoded, phases, check, appends, letters, result)
+    if letters:
+        appends.setdefault(DEAD_LETTERS, []).append(dead_letter_rows(letters))
+    if decoded.skipped:
+        appends.setdefault(SKIPPED, []).append(skipped_rows(decoded.skipped))
+    result.dead_letters = len(letters)
+    result.skipped_rows = sum(entry.rows or 0 for entry in decoded.skipped)
+    result.appends = {name: parts[0] if len(parts) == 1 else pa.concat_tables(parts) for name, parts in appends.items()}
+    return result
+
+
+def _run_stream(
+    job: Job,
+    stream: str,
+    decoded: Decoded,
+    phases: Phases,
+    check: Check | None,
+    appends: dict[str, list[Any]],
+    letters: list[DeadLetter],
+    result: StepResult,
+) -> None:
+    with phases.timed("arrow"):
+        rows, batches, records, refused = _table(decoded.batches[stream], decoded.records[stream], job.streams[stream])
+    letters += refused
+    if rows is None:
+        return
+    with phases.timed("steps"):
+        output = run_steps(job, stream, rows, [batch.header.rows for batch in batches], check)
+    for table, parts in output.appends.items():
+        appends.setdefault(table, []).extend(parts)
+    letters += [
+        DeadLetter(records[failure.batch], failure.reason, batches[failure.batch].header) for failure in output.failures
+    ]
+    result.rows += rows.num_rows
+    result.batches += len(batches)
+    if "ts" in rows.column_names:
+        stride = max(1, rows.num_rows // _SAMPLE_ROWS)
+        sampled = rows.select(["ts", "received_at"]).take(pa.array(range(0, rows.num_rows, stride), pa.int64()))
+        result.samples.append((sampled["ts"], sampled["received_at"]))
+
+
+_Table = tuple[Any, Sequence[Batch], Sequence[Record], list[DeadLetter]]
+
+
+def _table(batches: Sequence[Batch], records: Sequence[Record], columns: StreamColumns) -> _Table:
+    """The table of those batches that Arrow takes, and a dead letter for each other."""
+    try:
+        return arrow_table(batches, columns), batches, records, []
+    except DecodeError as error:
+        if len(batches) == 1:
+            return None, [], [], [dead_letter(records[0], str(error), message_header(records[0].value))]
+    middle = len(batches) // 2
+    halves = [_table(batches[part], records[part], columns) for part in (slice(None, middle), slice(middle, None))]
+    tables = [half[0] for half in halves if half[0] is not None]
+    return (
+        pa.concat_tables(tables).unify_dictionaries().combine_chunks() if tables else None,
+        [*halves[0][1], *halves[1][1]],
+        [*halves[0][2], *halves[1][2]],
+        halves[0][3] + halves[1][3],
+    )
