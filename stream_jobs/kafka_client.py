@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
 import warnings
 import zlib
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from edge_agent.contract import limits
-from edge_agent.contract.errors import FencedError, RetryError, StopError
+from edge_agent.contract.errors import FencedError, RetryError, SettingsError, StopError, quoted
 from edge_agent.contract.tables import Table, encode_table, first_table, fold_tables
 from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS, LOG_DEAD_LETTERS, LOG_TABLES
 
@@ -31,6 +32,7 @@ with warnings.catch_warnings():
     from kafka import KafkaConsumer, KafkaProducer, TopicPartition
     from kafka import errors as kafka_errors
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+    from kafka.net.compat import KafkaNetClient
     from kafka.protocol.consumer import OffsetSpec
 
 __all__ = ["Done", "LogChangedError", "LogClient", "LogProducer", "LogRecord", "ensure_topics"]
@@ -97,6 +99,41 @@ def _mapped(what: str) -> Iterator[None]:
         raise _named(error, what) from error
 
 
+def _connected(make: Callable[..., Any], **configs: Any) -> Any:
+    """A client of kafka-python. One that cannot reach the log leaves its thread and sockets open; this closes them."""
+    made: list[Any] = []
+
+    def connection(**kwargs: Any) -> Any:
+        made.append(KafkaNetClient(**kwargs))
+        return made[-1]
+
+    with _mapped(f"connecting to the log at {configs['bootstrap_servers']}"):
+        _somebody_listens(configs["bootstrap_servers"])
+        try:
+            return make(kafka_client=connection, bootstrap_timeout_ms=_BOOTSTRAP_TIMEOUT_MS, **configs)
+        except kafka_errors.KafkaError:
+            for client in made:
+                client.close()
+            raise
+
+
+def _somebody_listens(bootstrap_servers: str) -> None:
+    """OSError at once when nobody does; kafka-python would try for its whole timeout."""
+    failure: OSError | None = None
+    for server in bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        except ValueError:
+            raise SettingsError(f"bootstrap_servers is {quoted(bootstrap_servers)}; write host:port,...") from None
+        except OSError as error:
+            failure = error
+        else:
+            return
+    if failure is not None:
+        raise failure
+
+
 def _topics(partitions: int) -> dict[str, tuple[int, dict[str, str]]]:
     """Topic -> (partitions, settings)."""
     forever = {
@@ -135,13 +172,12 @@ class LogClient:
         self._timeout_s = timeout_s
         self._consumer: Any = None
         self._read_at: tuple[TopicPartition, int] | None = None
-        with _mapped(f"connecting to the log at {bootstrap_servers}"):
-            self._admin = KafkaAdminClient(
-                bootstrap_servers=bootstrap_servers,
-                client_id=client_id,
-                bootstrap_timeout_ms=_BOOTSTRAP_TIMEOUT_MS,
-                request_timeout_ms=round(timeout_s * 1000),
-            )
+        self._admin = _connected(
+            KafkaAdminClient,
+            bootstrap_servers=bootstrap_servers,
+            client_id=client_id,
+            request_timeout_ms=round(timeout_s * 1000),
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -280,14 +316,14 @@ class LogClient:
 
     def _positioned(self, key: TopicPartition, position: int) -> Any:
         if self._consumer is None:
-            self._consumer = KafkaConsumer(
+            self._consumer = _connected(
+                KafkaConsumer,
                 bootstrap_servers=self._bootstrap_servers,
                 client_id=self._client_id,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 allow_auto_create_topics=False,
-                bootstrap_timeout_ms=_BOOTSTRAP_TIMEOUT_MS,
                 fetch_max_wait_ms=100,
                 max_partition_fetch_bytes=4 * limits.MIB,
                 metrics_enabled=False,
@@ -319,23 +355,22 @@ class LogProducer:
         delivery_timeout_s: float = 30.0,
     ) -> None:
         """Connects; RetryError when no server answers within 5 s. An append fails after `delivery_timeout_s`."""
-        with _mapped(f"connecting to the log at {bootstrap_servers}"):
-            self._producer: Any = KafkaProducer(
-                bootstrap_servers=bootstrap_servers,
-                client_id=client_id,
-                acks="all",
-                enable_idempotence=True,
-                batch_size=_PRODUCER_BATCH_BYTES,
-                linger_ms=linger_s * 1000,
-                max_request_size=limits.CHECKPOINT_BYTES_MAX + _FRAME_BYTES,
-                max_block_ms=_BOOTSTRAP_TIMEOUT_MS,
-                delivery_timeout_ms=round(delivery_timeout_s * 1000),
-                request_timeout_ms=round(min(10.0, delivery_timeout_s) * 1000),
-                bootstrap_timeout_ms=_BOOTSTRAP_TIMEOUT_MS,
-                reconnect_backoff_max_ms=1000,
-                allow_auto_create_topics=False,
-                metrics_enabled=False,
-            )
+        self._producer = _connected(
+            KafkaProducer,
+            bootstrap_servers=bootstrap_servers,
+            client_id=client_id,
+            acks="all",
+            enable_idempotence=True,
+            batch_size=_PRODUCER_BATCH_BYTES,
+            linger_ms=linger_s * 1000,
+            max_request_size=limits.CHECKPOINT_BYTES_MAX + _FRAME_BYTES,
+            max_block_ms=_BOOTSTRAP_TIMEOUT_MS,
+            delivery_timeout_ms=round(delivery_timeout_s * 1000),
+            request_timeout_ms=round(min(10.0, delivery_timeout_s / 2) * 1000),
+            reconnect_backoff_max_ms=1000,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
         self._delivery_timeout_s = delivery_timeout_s
 
     def append(self, topic: str, partition: int, key: bytes | None, value: bytes | bytearray, done: Done) -> None:

@@ -171,6 +171,12 @@ class MqttConnection:
         if self.state != "paused":
             self._drop("paused")
 
+    def give_up(self) -> None:
+        """The other side has ended the connection while nobody reads: forget it, with what was left to read."""
+        if self.state in ("connected", "subscribing"):
+            _log.warning("MQTT connection to %s:%d is gone while nothing was read", self._host, self._port)
+        self._drop("disconnected")
+
     def publish(self, topic: str, payload: bytes) -> bool:
         """Send with QoS 1, not retained; False: not connected, or too many are unanswered."""
         if not self.connected:

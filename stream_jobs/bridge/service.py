@@ -146,13 +146,17 @@ class BridgeService:
         # Until the subscriptions stand there is nothing to hold back.
         reading = taking or not self._mqtt.connected
         if mqtt >= 0:
-            poll.register(mqtt, (select.POLLIN if reading else 0) | (select.POLLOUT if self._mqtt.wants_write else 0))
+            wanted = select.POLLIN if reading else select.POLLRDHUP
+            poll.register(mqtt, wanted | (select.POLLOUT if self._mqtt.wants_write else 0))
         for ready, events in poll.poll(max(0.0, due_s - now_s) * 1000):
-            if ready == mqtt:
-                if events & select.POLLOUT:
-                    self._mqtt.write()
-                if reading and events & ~select.POLLOUT:
-                    self._mqtt.read(MESSAGES_A_TURN)
+            if ready != mqtt:
+                continue
+            if events & select.POLLOUT:
+                self._mqtt.write()
+            if reading and events & ~select.POLLOUT:
+                self._mqtt.read(MESSAGES_A_TURN)
+            elif events & ~select.POLLOUT:
+                self._mqtt.give_up()
 
     def _tick_mqtt(self, now_s: float) -> None:
         if not self._log_side.ready and not self._mqtt.connected:

@@ -39,7 +39,7 @@ class BridgeSettings:
     repeat_interval_s: float = setting(
         0.5, help="how often at most a watermark is repeated to a device that sends what cannot be taken", minimum=0.01
     )
-    linger_s: float = setting(0.002, help="how long an append waits for company", minimum=0, maximum=1)
+    linger_s: float = setting(0.002, help="how long an append waits for company", minimum=0, maximum=0.2)
     delivery_timeout_s: float = setting(30.0, help="time after which an append has failed", minimum=1, maximum=600)
     checkpoint_records: int = setting(
         10_000, help="records of a partition after which its fold is checkpointed", minimum=1
