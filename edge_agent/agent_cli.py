@@ -1,0 +1,39 @@
+"""`edgewater agent`: the commands of the noun.
+
+**Delivery**: see `agent.py`. **Bounds**: the settings' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edge_agent.contract.settings import add_options, flags_from, load
+
+from .agent_settings import AgentSettings
+
+__all__ = ["add_commands"]
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Add `run`."""
+    verbs = parser.add_subparsers(metavar="verb", required=True)
+    run = verbs.add_parser(
+        "run",
+        help="run functions on this device and send what they measure",
+        description="Run functions on this device, each in a process of its own, and send what they measure. "
+        "Without files: the built-in function `host`, which measures this machine. Exit status: 0; 1 when it "
+        "cannot go on; 3 when batches remain after --drain-timeout-s (they go with the next start).",
+    )
+    run.add_argument("files", nargs="*", metavar="FILE.py", help="function files")
+    run.add_argument("--config", type=Path, default=None, metavar="FILE.toml", help="settings file, section [agent]")
+    add_options(run, AgentSettings)
+    run.add_argument("--mqtt", dest="mqtt_urls", default=argparse.SUPPRESS, metavar="STR", help="short for --mqtt-urls")
+    run.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = load(AgentSettings, "agent", file=arguments.config, flags=flags_from(arguments, AgentSettings))
+    from .agent import Agent
+
+    return Agent(settings, arguments.files).run()

@@ -1,0 +1,180 @@
+"""The process of one function: calls it, gathers its rows, encodes batches, sends them to the agent.
+
+Started afresh by the supervisor with a socket; imports neither SQLite nor MQTT. It ends with the agent: by its
+Stop, by the closed socket, or by the kernel (PR_SET_PDEATHSIG) while user code is busy.
+
+**Delivery**: rows that the agent has not answered for are not promised; they end with this process.
+**Bounds**: UNANSWERED_MAX batches wait for an answer, then the function is not called; calls that this delays are
+left out and counted. Failures are reported at most once a second, with their number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edge_agent.contract.clock import Clock, SystemClock
+from edge_agent.contract.errors import EdgewaterError, RejectError
+
+from .frames import TEXT_CHARACTERS_MAX, Answer, Batch, Channel, Failed, Load, Loaded, Report, Stop
+from .loader import Program, load_builtin, load_file
+from .rows import Body, Collector
+
+__all__ = ["Runner", "main", "place_of"]
+
+UNANSWERED_MAX = 2
+_REPORT_INTERVAL_S = 1.0
+_WAIT_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+def place_of(error: BaseException, path: str) -> str:
+    """`file:line` of the last frame of `error` that is in `path`, or of the last frame at all."""
+    place = ""
+    inside = False
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if name == path or not inside:
+            place, inside = f"{name}:{trace.tb_lineno}", inside or name == path
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    return place
+
+
+def text_of(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    text = str(error) if isinstance(error, EdgewaterError) else f"{type(error).__name__}: {error}"
+    return text.replace("\n", " ")[:TEXT_CHARACTERS_MAX]
+
+
+class Runner:
+    """Calls one function at its interval until it is told to stop."""
+
+    def __init__(self, channel: Channel, load: Load, program: Program, clock: Clock) -> None:
+        self.name, declared = program.function(load.name)
+        self._path = load.path
+        self._call: Callable[[], Any] = declared.call
+        self._interval_s = declared.declaration.interval_s
+        self._stream = declared.declaration.stream
+        self._flush_interval_s = load.flush_interval_s
+        self._channel = channel
+        self._clock = clock
+        self._collector = Collector(load.batch_rows)
+        self._unanswered = 0
+        self._stopping = False
+        self._calls = self._failed = self._missed = 0
+        self._failure_told_s = float("-inf")
+        self._flush_at_s = float("inf")
+
+    def run(self) -> None:
+        """Until Stop; then what is gathered is sent and answered for. EOFError or OSError when the agent is gone."""
+        next_call_s = self._clock.monotonic_s()
+        report_at_s = next_call_s + _REPORT_INTERVAL_S
+        while not self._stopping:
+            now_s = self._clock.monotonic_s()
+            self._receive(min(next_call_s, self._flush_at_s, report_at_s) - now_s)
+            now_s = self._clock.monotonic_s()
+            if now_s >= next_call_s and not self._stopping:
+                self.call()
+                next_call_s = self._after(next_call_s, self._clock.monotonic_s())
+            if now_s >= self._flush_at_s:
+                self.flush()
+            if now_s >= report_at_s:
+                self._report()
+                report_at_s = now_s + _REPORT_INTERVAL_S
+        self.flush()
+        while self._unanswered:
+            self._receive(_WAIT_S)
+        self._report()
+
+    def _after(self, due_s: float, now_s: float) -> float:
+        """When to call next: the first multiple of the interval after `due_s` that is not over already."""
+        left_out = max(0, int((now_s - due_s) / self._interval_s))
+        self._missed += left_out
+        return due_s + (left_out + 1) * self._interval_s
+
+    def call(self) -> None:
+        """One call; its failure is told to the agent and is no failure of this process."""
+        self._calls += 1
+        began_us = self._clock.time_us()
+        try:
+            bodies = self._collector.add(self._call(), began_us)
+        except Exception as error:  # noqa: BLE001 - user code may raise anything, and is told what it was
+            self._tell(error)
+            return
+        self._send_all(bodies)
+        if self._collector.rows and self._flush_at_s == float("inf"):
+            self._flush_at_s = self._clock.monotonic_s() + self._flush_interval_s
+
+    def flush(self) -> None:
+        """Send what is gathered as one batch."""
+        self._flush_at_s = float("inf")
+        if self._collector.rows:
+            self._send_all(iter([self._collector.take()]))
+
+    def _send_all(self, bodies: Iterator[Body]) -> None:
+        try:
+            for rows, body in bodies:
+                while self._unanswered >= UNANSWERED_MAX:
+                    self._receive(_WAIT_S)
+                self._channel.send(Batch(self._stream, rows, body))
+                self._unanswered += 1
+        except RejectError as error:
+            self._tell(error)
+
+    def _receive(self, timeout_s: float) -> None:
+        message = self._channel.receive(timeout_s)
+        if isinstance(message, Answer):
+            self._unanswered -= 1
+            if message.refused:
+                self._tell(RejectError(message.refused))
+        elif isinstance(message, Stop):
+            self._stopping = True
+
+    def _tell(self, error: Exception) -> None:
+        self._failed += 1
+        now_s = self._clock.monotonic_s()
+        if now_s - self._failure_told_s >= _REPORT_INTERVAL_S:
+            self._failure_told_s = now_s
+            self._channel.send(Failed(False, text_of(error), place_of(error, self._path)))
+
+    def _report(self) -> None:
+        self._channel.send(Report(self._calls, self._failed, self._missed))
+
+
+def _die_with(agent_pid: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != agent_pid:
+        raise SystemExit(0)
+
+
+def main(descriptor: int, agent_pid: int) -> None:
+    """Serve the agent at the other end of socket `descriptor` until it says Stop."""
+    _die_with(agent_pid)
+    channel = Channel(socket.socket(fileno=descriptor))
+    try:
+        _serve(channel)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise SystemExit(0) from None
+
+
+def _serve(channel: Channel) -> None:
+    load = channel.receive(_WAIT_S)
+    if not isinstance(load, Load):
+        return
+    try:
+        program = load_builtin(load.path) if load.builtin else load_file(Path(load.path))
+        runner = Runner(channel, load, program, SystemClock())
+    except Exception as error:  # noqa: BLE001 - a user's file may raise anything when it is loaded
+        channel.send(Failed(True, text_of(error), place_of(error, load.path)))
+        raise SystemExit(1) from None
+    channel.send(Loaded(runner.name, list(program.functions), program.version))
+    runner.run()
