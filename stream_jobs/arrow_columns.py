@@ -104,6 +104,7 @@ def arrow_table(batches: Sequence[Batch], columns: StreamColumns) -> Any:
     Each batch has the stream's columns in order (see `fitting`); there is at least one.
     """
     arrays: dict[str, Any] = {}
+    name = ""
     try:
         for position, (name, type_name) in enumerate(columns.items()):
             arrays[name] = _column([batch.columns[position] for batch in batches], type_name)
@@ -158,7 +159,7 @@ def _text(parts: list[Column], type_name: str) -> Any:
         return _concatenated([_strings(part) for part in parts])
     entries = _Entries()
     arrays: list[Any] = []
-    # Neighbours with the same entries are most of the traffic (one function on many devices): their codes are one buffer.
+    # Neighbours with the same entries are most of the traffic (one function, many devices): their codes are one buffer.
     for (is_string, width, names, nullable), group in itertools.groupby(
         parts, lambda part: (part.type == "string", part.width, part.names, part.validity is not None)
     ):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_bridge_commands", "add_log_commands"]
+__all__ = ["add_bridge_commands", "add_log_commands", "add_worker_commands"]
 
 
 def add_log_commands(parser: argparse.ArgumentParser) -> None:
@@ -24,3 +24,11 @@ def add_bridge_commands(parser: argparse.ArgumentParser) -> None:
 
     commands = parser.add_subparsers(dest="bridge_command", metavar="COMMAND", required=True)
     add_options_to(commands.add_parser("run", help="run one bridge: batches from MQTT into the log"))
+
+
+def add_worker_commands(parser: argparse.ArgumentParser) -> None:
+    """`edgewater worker ...`."""
+    from .worker.command import add_options_to
+
+    commands = parser.add_subparsers(dest="worker_command", metavar="COMMAND", required=True)
+    add_options_to(commands.add_parser("run", help="run one worker: batches from the log into the lake"))

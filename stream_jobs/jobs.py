@@ -27,7 +27,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -146,6 +146,14 @@ class Output:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+class _Batches(NamedTuple):
+    """Rows, the row at which each batch begins (and after the last), and what checks results."""
+
+    rows: Rows
+    starts: list[int]
+    check: Check | None
+
+
 def run_steps(job: Job, stream: str, rows: Rows, batch_rows: Sequence[int], check: Check | None = None) -> Output:
     """Run every step of `stream` on `rows`, which are batches of `batch_rows` rows each, in that order.
 
@@ -154,29 +162,29 @@ def run_steps(job: Job, stream: str, rows: Rows, batch_rows: Sequence[int], chec
     starts = [0]
     for count in batch_rows:
         starts.append(starts[-1] + count)
+    batches = _Batches(rows, starts, check)
     output = Output()
     for step in job.steps:
         if step.stream == stream:
             started = time.thread_time()
-            _run(step, rows, starts, 0, len(batch_rows), check, output)
+            _run(step, batches, 0, len(batch_rows), output)
             output.seconds[step.name] = time.thread_time() - started
     return output
 
 
-def _run(
-    step: Step, rows: Rows, starts: list[int], first: int, after: int, check: Check | None, output: Output
-) -> None:
+def _run(step: Step, batches: _Batches, first: int, after: int, output: Output) -> None:
+    """Run on batches `first` to `after`, and on each half alone when that fails."""
     try:
-        found = step.run(rows.slice(starts[first], starts[after] - starts[first]))
-        if check is not None:
-            found = {table: check(table, part) for table, part in found.items()}
+        found = step.run(batches.rows.slice(batches.starts[first], batches.starts[after] - batches.starts[first]))
+        if batches.check is not None:
+            found = {table: batches.check(table, part) for table, part in found.items()}
     except Exception as error:  # noqa: BLE001 - a user's function may raise anything; it becomes a dead letter
         if after - first == 1:
             output.failures.append(Failure(step.name, first, _reason(step, error)))
             return
         middle = (first + after) // 2
-        _run(step, rows, starts, first, middle, check, output)
-        _run(step, rows, starts, middle, after, check, output)
+        _run(step, batches, first, middle, output)
+        _run(step, batches, middle, after, output)
         return
     for table, part in found.items():
         if part.num_rows:

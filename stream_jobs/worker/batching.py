@@ -1,9 +1,11 @@
 """The buffer between the log and the steps: whole messages, in offset order, bounded in bytes.
 
+What counts is what a message becomes: its size decompressed, as its header declares it (and decoding holds it to).
+
 **Delivery**: nothing here survives; what was not decided is read from the log again. A record is taken only at the
 offset expected next, so a rebalance that repeats or skips records cannot disturb the fold.
 **Bounds**: `bytes_max` of messages, those of the running step included; `full` says that no more should be offered
-(one message more may still come, at most LOG_RECORD_BYTES_MAX).
+(one message more may still come).
 """
 
 from __future__ import annotations
@@ -12,10 +14,14 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from edge_agent.contract import limits
+
 __all__ = ["Buffer", "Offer", "Record"]
 
 _RECORD_BYTES = 200
 """What a record costs in memory besides its message; keeps floods of tiny messages bounded too."""
+_RAW_BYTES_AT = slice(40, 44)
+"""Where a header, in every version, has the size of its body decompressed (see contract/wire.py)."""
 
 
 class Record(NamedTuple):
@@ -25,6 +31,12 @@ class Record(NamedTuple):
     offset: int
     append_time_ms: int
     value: bytes
+
+
+def memory_bytes(value: bytes) -> int:
+    """What a message may take in memory once it is decoded; for bytes that are no message any bounded number."""
+    declared = int.from_bytes(value[_RAW_BYTES_AT], "little")
+    return _RECORD_BYTES + max(len(value), min(declared, limits.BODY_RAW_BYTES_MAX))
 
 
 class Offer(Enum):
@@ -87,14 +99,22 @@ class Buffer:
             return Offer.OLD if record.offset < expected else Offer.AHEAD
         self._expected[record.partition] = expected + 1
         self._records.setdefault(record.partition, []).append(record)
-        self._bytes += len(record.value) + _RECORD_BYTES
+        self._bytes += memory_bytes(record.value)
         return Offer.TAKEN
 
-    def take(self) -> dict[int, list[Record]]:
-        """Everything held, for a step; it counts as held until `done`."""
-        records, self._records = self._records, {}
-        self._step_bytes, self._bytes = self._step_bytes + self._bytes, 0
-        return records
+    def take(self, bytes_max: int) -> dict[int, list[Record]]:
+        """Records for a step, in offset order, until `bytes_max` is reached; they count as held until `done`."""
+        taken: dict[int, list[Record]] = {}
+        for partition in list(self._records):
+            records = self._records.pop(partition)
+            for index, record in enumerate(records):
+                if self._step_bytes >= bytes_max:
+                    self._records[partition] = records[index:]
+                    break
+                self._step_bytes += (size := memory_bytes(record.value))
+                self._bytes -= size
+                taken.setdefault(partition, []).append(record)
+        return taken
 
     def done(self) -> None:
         """The step is over."""

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from edge_agent.contract.errors import DecodeError, quoted
 from edge_agent.contract.fold import Outcome, PartitionFold, Verdict
 from edge_agent.contract.wire import Header, Kind, decode_columns, decode_header, decode_skipped
+from stream_jobs.arrow_columns import Batch, StreamColumns, fitting
 
-from ..arrow_columns import Batch, StreamColumns, fitting
 from .batching import Record
 
 __all__ = ["Accepted", "DeadLetter", "Decoded", "SkippedRows", "decode", "fold_records"]
@@ -126,9 +126,7 @@ def _batch(item: Accepted, streams: Mapping[str, StreamColumns], decoded: Decode
 
 def _unknown(item: Accepted) -> SkippedRows:
     verdict = item.verdict
-    return SkippedRows(
-        item.header, verdict.seq_first, verdict.seq_last, None, None, item.record.append_time_ms * 1000
-    )
+    return SkippedRows(item.header, verdict.seq_first, verdict.seq_last, None, None, item.record.append_time_ms * 1000)
 
 
 def _skipped(item: Accepted) -> list[SkippedRows]:

@@ -1,7 +1,7 @@
 """Settings of the worker, section `[worker]`.
 
-**Delivery**: read once at start. **Bounds**: each number has its own; memory is about three times `buffer_bytes_max`
-(messages, their columns, Parquet in the making) at full load, above some 200 MB that the libraries need.
+**Delivery**: read once at start. **Bounds**: each number has its own; memory is about `buffer_bytes_max` and
+six times `step_bytes_max` (columns, tables, Parquet in the making) above some 200 MB that the libraries need.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class WorkerSettings:
         0.5, help="how long batches are collected for one transaction", minimum=0.01, maximum=60
     )
     step_bytes_max: int = setting(
-        8 * MIB, help="bytes of messages that make a transaction at once", minimum=MIB, maximum=1024 * MIB
+        16 * MIB, help="bytes of messages, decompressed, of one transaction at most", minimum=MIB, maximum=1024 * MIB
     )
     buffer_bytes_max: int = setting(
-        64 * MIB, help="bytes of messages held at once; at the limit the log is not read", minimum=2 * MIB
+        64 * MIB, help="bytes of messages, decompressed, held at once; then the log is not read", minimum=2 * MIB
     )
     session_timeout_s: float = setting(
         10.0, help="silence after which the group gives this worker's partitions to others", minimum=1, maximum=300

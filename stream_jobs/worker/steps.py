@@ -11,7 +11,7 @@ neighbours without it; it alone becomes a dead letter.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,9 +22,9 @@ import pyarrow as pa
 from edge_agent.contract.errors import DecodeError
 from edge_agent.contract.fold import Outcome, PartitionFold
 from edge_agent.contract.wire import message_header
+from stream_jobs.arrow_columns import Batch, StreamColumns, arrow_table
+from stream_jobs.jobs import Check, Job, run_steps
 
-from ..arrow_columns import Batch, StreamColumns, arrow_table
-from ..jobs import Check, Job, run_steps
 from .batching import Record
 from .decoding import DeadLetter, Decoded, Folded, dead_letter, decode, fold_records
 from .tables import DEAD_LETTERS, SKIPPED, dead_letter_rows, skipped_rows
@@ -38,7 +38,7 @@ class Phases:
     """CPU seconds by phase, of the threads that ran them."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -70,56 +70,76 @@ def run_step(
     phases: Phases,
     check: Check | None = None,
 ) -> StepResult:
-    """Fold and decode `records` (by partition, in offset order) and run the job's steps on what was accepted."""
+    """Fold and decode `records` (by partition, in offset order) and run the job's steps on what was accepted.
+
+    `check` says whether a table takes rows (see `jobs.run_steps`).
+    """
     folded = Folded()
     with phases.timed("fold"):
         for partition, items in records.items():
             fold_records(folds[partition], items, folded)
     with phases.timed("decode"):
         decoded = decode(folded.accepted, job.streams)
-    letters = folded.dead_letters + decoded.dead_letters
-    result = StepResult(outcomes=folded.outcomes)
-    appends: dict[str, list[Any]] = {}
+    run = _Run(job, phases, check, folded, decoded)
     for stream in decoded.batches:
-        _run_stream(job, stream, decoded, phases, check, appends, letters, result)
-    if letters:
-        appends.setdefault(DEAD_LETTERS, []).append(dead_letter_rows(letters))
-    if decoded.skipped:
-        appends.setdefault(SKIPPED, []).append(skipped_rows(decoded.skipped))
-    result.dead_letters = len(letters)
-    result.skipped_rows = sum(entry.rows or 0 for entry in decoded.skipped)
-    result.appends = {name: parts[0] if len(parts) == 1 else pa.concat_tables(parts) for name, parts in appends.items()}
-    return result
+        run.stream(stream)
+    return run.finished()
 
 
-def _run_stream(
-    job: Job,
-    stream: str,
-    decoded: Decoded,
-    phases: Phases,
-    check: Check | None,
-    appends: dict[str, list[Any]],
-    letters: list[DeadLetter],
-    result: StepResult,
-) -> None:
-    with phases.timed("arrow"):
-        rows, batches, records, refused = _table(decoded.batches[stream], decoded.records[stream], job.streams[stream])
-    letters += refused
-    if rows is None:
-        return
-    with phases.timed("steps"):
-        output = run_steps(job, stream, rows, [batch.header.rows for batch in batches], check)
-    for table, parts in output.appends.items():
-        appends.setdefault(table, []).extend(parts)
-    letters += [
-        DeadLetter(records[failure.batch], failure.reason, batches[failure.batch].header) for failure in output.failures
-    ]
-    result.rows += rows.num_rows
-    result.batches += len(batches)
-    if "ts" in rows.column_names:
-        stride = max(1, rows.num_rows // _SAMPLE_ROWS)
-        sampled = rows.select(["ts", "received_at"]).take(pa.array(range(0, rows.num_rows, stride), pa.int64()))
-        result.samples.append((sampled["ts"], sampled["received_at"]))
+class _Run:
+    """The part of a step behind the fold: streams to tables."""
+
+    def __init__(self, job: Job, phases: Phases, check: Check | None, folded: Folded, decoded: Decoded) -> None:
+        self._job = job
+        self._phases = phases
+        self._check = check
+        self._decoded = decoded
+        self._letters = folded.dead_letters + decoded.dead_letters
+        self._appends: dict[str, list[Any]] = {}
+        self._result = StepResult(outcomes=folded.outcomes)
+
+    def stream(self, name: str) -> None:
+        """Columns of one stream to a table, then the job's steps."""
+        with self._phases.timed("arrow"):
+            rows, batches, records, refused = _table(
+                self._decoded.batches[name], self._decoded.records[name], self._job.streams[name]
+            )
+        self._letters += refused
+        if rows is None:
+            return
+        with self._phases.timed("steps"):
+            output = run_steps(self._job, name, rows, [batch.header.rows for batch in batches], self._check)
+        for table, parts in output.appends.items():
+            self._appends.setdefault(table, []).extend(parts)
+        self._letters += [
+            DeadLetter(records[failure.batch], failure.reason, batches[failure.batch].header)
+            for failure in output.failures
+        ]
+        self._result.rows += rows.num_rows
+        self._result.batches += len(batches)
+        if "ts" in rows.column_names:
+            self._result.samples.append(_sample(rows))
+
+    def finished(self) -> StepResult:
+        """With dead letters and skips as tables."""
+        result, skipped = self._result, self._decoded.skipped
+        if self._letters:
+            self._appends.setdefault(DEAD_LETTERS, []).append(dead_letter_rows(self._letters))
+        if skipped:
+            self._appends.setdefault(SKIPPED, []).append(skipped_rows(skipped))
+        result.dead_letters = len(self._letters)
+        result.skipped_rows = sum(entry.rows or 0 for entry in skipped)
+        result.appends = {
+            name: parts[0] if len(parts) == 1 else pa.concat_tables(parts, promote_options="default")
+            for name, parts in self._appends.items()
+        }
+        return result
+
+
+def _sample(rows: Any) -> tuple[Any, Any]:
+    stride = max(1, rows.num_rows // _SAMPLE_ROWS)
+    sampled = rows.select(["ts", "received_at"]).take(pa.array(range(0, rows.num_rows, stride), pa.int64()))
+    return sampled["ts"], sampled["received_at"]
 
 
 _Table = tuple[Any, Sequence[Batch], Sequence[Record], list[DeadLetter]]

@@ -1,0 +1,209 @@
+"""Landing: what runs in the worker's own threads - take partitions up, run one step, apply what is decided.
+
+One thread steps (fold to decision), another applies, so that the Parquet of the next transaction is written while the
+last one is being published. The step thread waits for it before it hands over the next: never more than one behind.
+
+**Delivery**: after FencedError or GivenUpError the state in memory is worthless; the caller takes the partitions up
+again. A transaction that was decided and not applied is applied by whoever comes next.
+**Bounds**: one step, one applying, both interruptible while they wait for a lake that cannot.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_agent.contract.clock import Clock
+from edge_agent.contract.crash import crash_point
+from edge_agent.contract.errors import FencedError, RetryError
+from edge_agent.contract.topics import LOG_BATCHES
+from stream_jobs.jobs import Check, Job
+
+from .batching import Record
+from .freshness import Freshness
+from .recovery import LogView, Partition, read_facts, restore
+from .steps import Phases, StepResult, run_step
+from .transaction import LakeView, commit, repeated
+
+__all__ = ["Counts", "Landing"]
+
+_log = logging.getLogger("edgewater.worker")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this process has landed since it started."""
+
+    rows: int = 0
+    batches: int = 0
+    transactions: int = 0
+    dead_letters: int = 0
+    skipped_rows: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: StepResult) -> None:
+        """Count one decided step."""
+        self.rows += result.rows
+        self.batches += result.batches
+        self.transactions += 1
+        self.dead_letters += result.dead_letters
+        self.skipped_rows += result.skipped_rows
+        self.outcomes.update({outcome.value: count for outcome, count in result.outcomes.items()})
+
+
+class Landing:
+    """The worker's work on partitions. `take_up` and `step` are for one thread at a time."""
+
+    def __init__(
+        self,
+        *,
+        job: Job,
+        lake: LakeView,
+        link: Callable[..., Any],
+        open_log: Callable[[], LogView],
+        clock: Clock,
+        alarm: Callable[[str], None],
+        check: Check | None = None,
+    ) -> None:
+        self.counts = Counts()
+        self.phases = Phases()
+        self.freshness = Freshness()
+        self.last_transaction = 0
+        self.applied_transaction = 0
+        self.waiting_for = ""
+        self._job = job
+        self._lake = lake
+        self._link = link
+        self._open_log = open_log
+        self._clock = clock
+        self._alarm = alarm
+        self._check = check
+        self._log_client: LogView | None = None
+        self._first_table: Sequence[int] | None = None
+        self._woken = threading.Event()
+        self._applier = ThreadPoolExecutor(1, "apply")
+        self._applying: Future[None] | None = None
+
+    def wake(self) -> None:
+        """End a pause between tries, so that it is looked again whether anybody still waits."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """Wait for the applying under way, and close the connection to the log."""
+        self._applier.shutdown(wait=True)
+        self._forget_log()
+
+    # Partitions
+
+    def take_up(self, numbers: Sequence[int], given_up: Callable[[], bool]) -> dict[int, Partition]:
+        """The partitions as the lake has them, each at the offset to read from. GivenUpError once `given_up()`."""
+        return repeated(lambda: self._take_up(numbers), given_up, self._woken, self._report)
+
+    def _take_up(self, numbers: Sequence[int]) -> dict[int, Partition]:
+        found = {}
+        try:
+            if self._log_client is None:
+                self._log_client = self._open_log()
+            log = self._log_client
+            first_table = self._first_table or self._table_1(log)
+            for number in numbers:
+                head = self._lake.chain(self._job.name, number)
+                partition, problem = restore(number, head, read_facts(log, number, head), first_table)
+                found[number] = partition
+                if problem:
+                    self._alarm(problem)
+        except (RetryError, FencedError) as error:
+            self._forget_log()
+            if isinstance(error, FencedError):
+                raise RetryError(f"the log changed while it was asked: {error}") from None
+            raise
+        return found
+
+    def _table_1(self, log: LogView) -> Sequence[int]:
+        tables = log.tables()
+        if tables is None:
+            raise RetryError("the log has no shard table yet; the first bridge writes it")
+        self._first_table = tables[0].partitions
+        return self._first_table
+
+    def _forget_log(self) -> None:
+        if self._log_client is not None:
+            self._log_client.close()
+            self._log_client = None
+
+    def first_offset(self, number: int, offset: int, end: int) -> int:
+        """The offset of the partition's first record from `offset` on, below `end`, as another reader sees the log."""
+        if self._log_client is None:
+            self._log_client = self._open_log()
+        return next((record.offset for record in self._log_client.read(LOG_BATCHES, number, offset, end)), end)
+
+    # Steps
+
+    def step(
+        self,
+        partitions: Mapping[int, Partition],
+        records: Mapping[int, Sequence[Record]],
+        given_up: Callable[[], bool],
+    ) -> StepResult:
+        """Land `records` in one transaction. FencedError or GivenUpError: take the partitions up again."""
+        crash_point("worker.step.before")
+        moved = [partitions[number] for number in records]
+        folds = {partition.number: partition.fold for partition in moved}
+        result = run_step(self._job, folds, records, self.phases, self._check)
+        for partition in moved:
+            partition.last_crc = zlib.crc32(records[partition.number][-1].value)
+        crash_point("worker.prepare.before")
+
+        def retry(action: Callable[[], Any]) -> Any:
+            return repeated(action, given_up, self._woken, self._report)
+
+        self.last_transaction = commit(
+            self._lake,
+            result.appends,
+            moved,
+            job=self._job.name,
+            phases=self.phases,
+            retry=retry,
+            link=self._link,
+        )
+        self.counts.add(result)
+        if self._applying is not None:
+            self._applying.result()
+        self._applying = self._applier.submit(self._apply, self.last_transaction, result.samples)
+        return result
+
+    def apply_rest(self) -> None:
+        """Apply what is decided, in the applying thread; nothing when that is under way."""
+        if self._applying is None or self._applying.done():
+            self._applying = self._applier.submit(self._apply, 0, [])
+
+    def _apply(self, transaction: int, samples: Sequence[tuple[Any, Any]]) -> None:
+        crash_point("worker.apply.before")
+        try:
+            with self.phases.timed("apply"):
+                self.applied_transaction = max(self.applied_transaction, self._lake.apply())
+        except (RetryError, FencedError) as error:
+            # Decided is decided: the next applying, here or elsewhere, makes it visible.
+            self.waiting_for = f"applying: {error}"
+            _log.warning("transaction %d is decided and not applied yet: %s", transaction, error)
+            return
+        if self.applied_transaction >= transaction > 0:
+            self.freshness.published(self._clock.time_us(), self._clock.monotonic_s(), samples)
+
+    @property
+    def unapplied(self) -> bool:
+        """Whether something decided here is not known to be visible."""
+        return self.last_transaction > self.applied_transaction
+
+    def _report(self, problem: str) -> None:
+        if problem and problem != self.waiting_for:
+            _log.warning("waiting: %s", problem)
+        elif self.waiting_for and not problem:
+            _log.info("going on")
+        self.waiting_for = problem
