@@ -33,7 +33,7 @@ def test_the_later_source_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    ("flags", "message"),
     [
         ({"in_flight_max": "0"}, "--in-flight-max is 0; the least allowed is 1"),
         ({"in_flight_max": "101"}, "the most allowed is 100"),
