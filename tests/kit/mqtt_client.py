@@ -44,7 +44,7 @@ class MqttClient:
         self._client.loop_start()
         assert self._connected.wait(timeout_s), f"{client_id} was not connected within {timeout_s} s"
 
-    def _on_socket_open(self, _client: Any, _data: Any, opened: socket.socket) -> None:
+    def _on_socket_open(self, _client: Any, _data: Any, opened: Any) -> None:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
