@@ -165,6 +165,7 @@ class _Process:
                 open_log=lambda: LogClient(settings.bootstrap_servers, timeout_s=settings.log_timeout_s),
                 clock=clock,
                 alarm=alarm,
+                check=opened.check,
             )
 
         def report(fields: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from edge_agent.contract.topics import LOG_BATCHES
 from stream_jobs.jobs import Check, Job
 
 from .batching import Record
-from .freshness import Freshness
+from .freshness import WINDOW_TRANSACTIONS, Freshness
 from .recovery import LogView, Partition, read_facts, restore
 from .steps import Phases, StepResult, run_step
 from .transaction import LakeView, commit, repeated
@@ -77,6 +77,7 @@ class Landing:
         self.last_transaction = 0
         self.applied_transaction = 0
         self.waiting_for = ""
+        self.applying_waits_for = ""
         self._job = job
         self._lake = lake
         self._link = link
@@ -89,6 +90,7 @@ class Landing:
         self._woken = threading.Event()
         self._applier = ThreadPoolExecutor(1, "apply")
         self._applying: Future[None] | None = None
+        self._unpublished: deque[tuple[int, Sequence[tuple[Any, Any]]]] = deque(maxlen=WINDOW_TRANSACTIONS)
 
     def wake(self) -> None:
         """End a pause between tries, so that it is looked again whether anybody still waits."""
@@ -175,31 +177,33 @@ class Landing:
         self.counts.add(result)
         if self._applying is not None:
             self._applying.result()
-        self._applying = self._applier.submit(self._apply, self.last_transaction, result.samples)
+        self._unpublished.append((self.last_transaction, result.samples))
+        self._applying = self._applier.submit(self._apply)
         return result
 
     def apply_rest(self) -> None:
-        """Apply what is decided, in the applying thread; nothing when that is under way."""
+        """Apply what is decided, here or elsewhere, in the applying thread; nothing when that is under way."""
         if self._applying is None or self._applying.done():
-            self._applying = self._applier.submit(self._apply, 0, [])
+            self._applying = self._applier.submit(self._apply)
 
-    def _apply(self, transaction: int, samples: Sequence[tuple[Any, Any]]) -> None:
+    def _apply(self) -> None:
         crash_point("worker.apply.before")
         try:
             with self.phases.timed("apply"):
                 self.applied_transaction = max(self.applied_transaction, self._lake.apply())
         except (RetryError, FencedError) as error:
             # Decided is decided: the next applying, here or elsewhere, makes it visible.
-            self.waiting_for = f"applying: {error}"
-            _log.warning("transaction %d is decided and not applied yet: %s", transaction, error)
+            self._report_applying(str(error))
             return
-        if self.applied_transaction >= transaction > 0:
+        self._report_applying("")
+        while self._unpublished and self._unpublished[0][0] <= self.applied_transaction:
+            _, samples = self._unpublished.popleft()
             self.freshness.published(self._clock.time_us(), self._clock.monotonic_s(), samples)
 
-    @property
-    def unapplied(self) -> bool:
-        """Whether something decided here is not known to be visible."""
-        return self.last_transaction > self.applied_transaction
+    def _report_applying(self, problem: str) -> None:
+        if problem and problem != self.applying_waits_for:
+            _log.warning("decided, and not applied yet: %s", problem)
+        self.applying_waits_for = problem
 
     def _report(self, problem: str) -> None:
         if problem and problem != self.waiting_for:

@@ -298,8 +298,8 @@ class WorkerService:
         while True:
             await asyncio.sleep(_TICK_S)
             await self._check_rewound()
-            if self.landing.unapplied and not self._buffer.bytes:
-                self.landing.apply_rest()
+            # Also when nothing came here: another worker's transactions may wait for the one that may apply.
+            self.landing.apply_rest()
             self.write_status()
 
     async def _check_rewound(self) -> None:
@@ -329,8 +329,8 @@ class WorkerService:
                 "lag": None if end is None else max(0, end - self._landed[number]),
             }
         return {
-            "state": state or ("waiting" if landing.waiting_for else "running"),
-            "waiting_for": landing.waiting_for,
+            "state": state or ("waiting" if landing.waiting_for or landing.applying_waits_for else "running"),
+            "waiting_for": landing.waiting_for or landing.applying_waits_for,
             "partitions": partitions,
             "rows_landed": counts.rows,
             "batches_landed": counts.batches,

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from edge_agent.contract.topics import LOG_BATCHES
 from edge_agent.contract.wire import Kind
+from lake.schema import DEAD_LETTERS as _DEAD_LETTERS
 
 from .decoding import DeadLetter, SkippedRows
 
@@ -22,19 +23,6 @@ DEAD_LETTERS = "dead_letters"
 SKIPPED = "skipped"
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
-_DEAD_LETTERS = pa.schema(
-    [
-        ("payload", pa.binary()),
-        ("reason", pa.string()),
-        ("topic", pa.string()),
-        ("partition", pa.int32()),
-        ("offset", pa.int64()),
-        ("device", pa.string()),
-        ("epoch", pa.int64()),
-        ("seq", pa.int64()),
-        ("received_at", _TIMESTAMP),
-    ]
-)
 _SKIPPED = pa.schema(
     [
         ("device", pa.string()),
@@ -50,22 +38,21 @@ _SKIPPED = pa.schema(
 
 
 def dead_letter_rows(letters: Sequence[DeadLetter]) -> Any:
-    """One row a dead letter."""
+    """One row a dead letter, in the columns of the lake's table."""
     headers = [letter.header for letter in letters]
-    return pa.table(
-        {
-            "payload": [letter.record.value for letter in letters],
-            "reason": [_text(letter.reason) for letter in letters],
-            "topic": [LOG_BATCHES] * len(letters),
-            "partition": [letter.record.partition for letter in letters],
-            "offset": [letter.record.offset for letter in letters],
-            "device": [None if header is None else header.device for header in headers],
-            "epoch": [None if header is None else header.epoch for header in headers],
-            "seq": [None if header is None else header.seq_first for header in headers],
-            "received_at": [letter.record.append_time_ms * 1000 for letter in letters],
-        },
-        schema=_DEAD_LETTERS,
-    )
+    columns = {
+        "payload": [letter.record.value for letter in letters],
+        "reason": [_text(letter.reason) for letter in letters],
+        "topic": [LOG_BATCHES] * len(letters),
+        "partition": [letter.record.partition for letter in letters],
+        "offset": [letter.record.offset for letter in letters],
+        "device": [None if header is None else header.device for header in headers],
+        "epoch": [None if header is None else header.epoch for header in headers],
+        "seq": [None if header is None else header.seq_first for header in headers],
+        "received_at": [letter.record.append_time_ms * 1000 for letter in letters],
+    }
+    schema = _DEAD_LETTERS
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def skipped_rows(entries: Sequence[SkippedRows]) -> Any:
