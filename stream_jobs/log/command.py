@@ -36,4 +36,6 @@ def _run(arguments: argparse.Namespace) -> int:
         return server.run(load(LogSettings, "log", file=arguments.config, flags=flags))
     except StopError as error:
         sys.stderr.write(f"edgewater log: {error}\n")
-        return 1
+    except OSError as error:
+        sys.stderr.write(f"edgewater log: {error}; check the path, its owner and the disk\n")
+    return 1

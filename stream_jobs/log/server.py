@@ -27,18 +27,31 @@ from .handlers import Broker
 from .settings import LogSettings
 from .store import Store
 
-__all__ = ["run"]
+__all__ = ["advertised_host", "check_settings", "run"]
 
 _LOG = logging.getLogger(__name__)
 STATUS_INTERVAL_S = 0.5
 END_S = 5.0
 SLOW_ROUND_S = 5.0
+REQUEST_FRAME_BYTES = 1024
 _FILES_MAX = 65_536
 
 
 def run(settings: LogSettings) -> int:
     """Serve until SIGTERM or SIGINT; exit status 0 for a clean end. StopError when the log cannot start."""
     return asyncio.run(_serve(settings))
+
+
+def check_settings(settings: LogSettings) -> None:
+    """SettingsError when settings contradict each other."""
+    if settings.message_bytes_max + REQUEST_FRAME_BYTES > settings.request_bytes_max:
+        raise SettingsError(
+            f"message_bytes_max of {settings.message_bytes_max} and {REQUEST_FRAME_BYTES} for the request around it "
+            f"exceed request_bytes_max of {settings.request_bytes_max}; raise that one"
+        )
+    if settings.session_timeout_min_ms > settings.session_timeout_max_ms:
+        message = f"session_timeout_min_ms of {settings.session_timeout_min_ms} exceeds session_timeout_max_ms"
+        raise SettingsError(f"{message} of {settings.session_timeout_max_ms}; lower it")
 
 
 def advertised_host(settings: LogSettings) -> str:
@@ -54,6 +67,7 @@ def advertised_host(settings: LogSettings) -> str:
 
 async def _serve(settings: LogSettings) -> int:
     began_s = time.monotonic()
+    check_settings(settings)
     host = advertised_host(settings)
     _raise_file_limit()
     loop = asyncio.get_running_loop()
