@@ -224,7 +224,7 @@ class Spool:
         if needed > bytes_max:
             raise LimitError("batch bytes", needed, bytes_max, "raise spool_bytes_max")
         while (missing := self._missing(needed, change)) > 0:
-            victim = None if self._settings.policy == "reject" else self._victim(priority)
+            victim = None if self._settings.policy == "reject" else self._victim(priority, change)
             if victim is None:
                 held = self.bytes + change.totals.bytes
                 raise RetryError(
@@ -236,11 +236,11 @@ class Spool:
             if (self._totals.skip_bytes + change.totals.skip_bytes) * 8 > bytes_max:
                 self._messages.drop_lists(epoch, change)
 
-    def _victim(self, priority: int) -> tuple[int, int] | None:
+    def _victim(self, priority: int, change: _Appending) -> tuple[int, int] | None:
         """(epoch, seq) of the batch to drop first, by the policy."""
         by_priority = self._settings.policy == "drop-lowest-priority"
         candidates = []
-        for epoch in self._epochs.values():
+        for epoch in (*self._epochs.values(), *change.made.values()):
             if by_priority and epoch.priority < priority:
                 continue
             found = self._messages.first_batch(epoch.epoch, self._protected.get(epoch.epoch, 0))

@@ -22,7 +22,8 @@ __all__ = ["OVERHEAD_BYTES", "Change", "Counts", "Held", "Messages", "Stored", "
 
 OVERHEAD_BYTES = 96
 """What a message takes beyond its own bytes: its row, its index entry, its share of half-filled pages."""
-SKIP_LISTED_MAX = 4096
+SKIP_LISTED_MAX = 512
+"""While the spool overflows, each append writes a skip record anew: so it must stay small."""
 
 _SUMS = """
     SELECT coalesce(sum(length(message) + 96), 0), coalesce(sum(iif(kind = 1, 0, length(message) + 96)), 0),

@@ -98,7 +98,10 @@ class WatermarkResponder:
             with self._lock:
                 changed, self._changed = self._changed, set()
                 answers = [
-                    (device, watermarks.make_watermarks(self._nonces[device], tuple(self._marks.get(device, {}).items()), 0))
+                    (
+                        device,
+                        watermarks.make_watermarks(self._nonces[device], tuple(self._marks.get(device, {}).items()), 0),
+                    )
                     for device in changed
                     if device in self._nonces and self.answering
                 ]
