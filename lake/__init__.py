@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lake.handle import ChainHead, Lake, open
+    from lake.handle import ChainHead, Lake, open  # noqa: A004 - read as `lake.open`, as in the standard library
     from lake.result import Result
     from lake.snapshot import Snapshot
     from lake.staging import Link, Prepared

@@ -1,21 +1,20 @@
 """Mergeable aggregates: partial results of a batch, and the SQL that folds partial rows into one row a group.
 
-A step appends one partial row per group and micro-batch; reading folds them, so late data is always right. How a column folds
-is a word kept with the column (`edgewater.fold` in its metadata), which this module turns into SQL:
+A step appends one partial row per group and micro-batch; reading folds them, so late data is always right. How a
+column folds is a word kept with the column (`edgewater.fold` in its metadata), which this module turns into SQL:
 
     key                 part of the group
     sum, min, max       of the partial values; nulls are ignored
     mean(n)             mean of partial means weighted by the counts in column n
-    m2(n, mean)         sum of squared deviations: sum of the partial ones plus n_i (mean_i - mean)^2, which is the formula of
-                        Chan, Golub and LeVeque (1979) for any number of parts; variance is m2 / (count - 1)
+    m2(n, mean)         sum of squared deviations: the partial ones plus n_i (mean_i - mean)^2 each; Chan,
+                        Golub and LeVeque (1979) for any number of parts; variance is m2 / (count - 1)
     first(a, b ...)     the value whose (a, b ...) orders first;  last(a, b ...)  orders last
 
-NaN is counted apart and is in no sum, mean, minimum or maximum. Infinities are values: sums and means of them follow IEEE
-754, m2 of a group with one is NaN. Sums agree with any other order of adding within rounding.
+NaN is counted apart and is in no sum, mean, minimum or maximum. Infinities are values: sums and means of them follow
+IEEE 754, m2 of a group with one is NaN. Sums agree with any other order of adding within rounding.
 
-**Delivery**: pure; the same rows give the same partials, whatever the batches. **Bounds**: one pass over the rows plus one
-sort of those that did not come in order; memory is a few arrays of the batch's length.
-"""
+**Delivery**: pure; the same rows give the same partials, whatever the batches. **Bounds**: one pass over the rows
+plus one sort of those that did not come in order; memory is a few arrays of the batch's length."""
 
 from __future__ import annotations
 
@@ -108,20 +107,22 @@ def _name(column: str) -> str:
 
 
 def fold_sql(columns: Iterable[Column], source: str) -> str:
-    """A SELECT that folds the partial rows of relation `source` into one row a group. RejectError: unknown way to fold."""
+    """A SELECT that folds the partial rows of relation `source` into one row a group. RejectError: unknown way to
+    fold.
+    """
     columns = list(columns)
     keys = [column.name for column in columns if column.fold == "key"]
     selected = ", ".join(f"{_expression(column)} AS {_name(column.name)}" for column in columns)
     grouped = f" GROUP BY {', '.join(map(_name, keys))}" if keys else ""
-    return f"SELECT {selected} FROM {source}{grouped}"
+    return f"SELECT {selected} FROM {source}{grouped}"  # noqa: S608 - names are quoted
 
 
 def _expression(column: Column) -> str:
     match = _FOLD.fullmatch(column.fold or "")
     if match is None:
         raise RejectError(
-            f"column {quoted(column.name)} folds by {quoted(column.fold)}, which this Edgewater does not know; upgrade it, "
-            "or read the table's _partials"
+            f"column {quoted(column.name)} folds by {quoted(column.fold)}, which this Edgewater does not know; "
+            "upgrade it, or read the table's _partials"
         )
     way, name = match[1], _name(column.name)
     arguments = [_name(argument) for argument in (match[2] or "").split(", ") if argument]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,7 @@ def _command(
             return _FAILED
         except BrokenPipeError:
             # Who reads our output has seen enough; nothing may be written any more, at exit either.
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
             return _PIPE_CLOSED
         return 0
 
@@ -117,12 +117,12 @@ def _log(arguments: argparse.Namespace) -> None:
         print("no records")
 
 
-def _result(rows: list[dict[str, object]]) -> Result:
+def _result(rows: Sequence[Mapping[str, object]]) -> Result:
     import pyarrow as pa
 
     from lake.result import Result
 
-    return Result(pa.Table.from_pylist(rows))
+    return Result(pa.Table.from_pylist(list(rows)))
 
 
 def _time(at_us: int) -> str:

@@ -1,17 +1,17 @@
 """The only module that speaks to deltalake: decided changes into each table's Delta log, and back to file lists.
 
-Facts about deltalake 1.6.6 that shape this module: it takes an application transaction of any number from a fresh handle, so
-the number is compared first and committed on the same handle, where a concurrent commit of the same application is refused;
-it takes files that are missing and schemas that differ, so both are checked before staging; it syncs nothing, so the log's
-files are synced here; a handle that is kept gets slower with every commit, so it is opened anew at each checkpoint.
+Facts about deltalake 1.6.6 that shape this module: it takes an application transaction of any number from a fresh
+handle, so the number is compared first and committed on the same handle, where a concurrent commit of the same
+application is refused; it takes files that are missing and schemas that differ, so both are checked before staging;
+it syncs nothing, so the log's files are synced here; a handle that is kept gets slower with every commit, so it is
+opened anew at each checkpoint.
 
 Tables are not partitioned (docs/adr/0005-unpartitioned-delta-tables.md).
 
-**Delivery**: `commit` may be repeated and interrupted anywhere: each transaction enters a table's log once, since the log
-itself keeps the last transaction number of the lake. What it returns is durable. Delta checkpoints are synced before log
-files are removed. **Bounds**: one Delta commit per table and call, whatever the number of decisions; `RETRIES_MAX` tries
-against others; a Delta checkpoint every `COMMITS_BETWEEN_CHECKPOINTS` commits.
-"""
+**Delivery**: `commit` may be repeated and interrupted anywhere: each transaction enters a table's log once, since the
+log itself keeps the last transaction number of the lake. What it returns is durable. Delta checkpoints are synced
+before log files are removed. **Bounds**: one Delta commit per table and call, whatever the number of decisions;
+`RETRIES_MAX` tries against others; a Delta checkpoint every `COMMITS_BETWEEN_CHECKPOINTS` commits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_lo
 
 
 def net_changes(changes: Sequence[Change]) -> tuple[list[File], list[RemovedFile]]:
-    """What remains to be done of `changes`, in order: a file added by one and removed by a later one does not appear."""
+    """What remains to be done of `changes`, in order: a file added by one and removed by a later one is in neither."""
     adds: dict[str, File] = {}
     removes: dict[str, RemovedFile] = {}
     for change in changes:
@@ -71,9 +71,8 @@ class DeltaLog:
     def commit(self, schema: tuple[Column, ...], changes: dict[int, Change], through: int, at_ms: int) -> int:
         """Commit those of `changes` (transaction number -> change) that the table has not; the table's version then.
 
-        `through` is the last transaction of the group, for all tables the same; `at_ms` the time of it. RetryError when it
-        cannot be done now.
-        """
+        `through` is the last transaction of the group, for all tables the same; `at_ms` the time of it. RetryError
+        when it cannot be done now."""
         for _ in range(RETRIES_MAX):
             try:
                 table = self._opened(schema)
@@ -183,7 +182,9 @@ class DeltaLog:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Whether a file of a Delta log is what it was when it was written: lines of JSON, without a newline after the last."""
+    """Whether a file of a Delta log is what it was when it was written: lines of JSON, without a newline after the
+    last.
+    """
     try:
         lines = [json.loads(line) for line in content.splitlines()]
     except ValueError:

@@ -8,9 +8,8 @@
         here.snapshot().query("SELECT count(*) FROM readings")
 
 **Delivery**: see `transaction.coordinator`. Opening rolls nothing forward by itself; the next `apply` of anyone does.
-**Bounds**: opening reads one checkpoint and the records since; a handle keeps the fold in memory (see `transaction.fold`).
-Thread-safe; processes on one machine may open a lake at once, each its own handle.
-"""
+**Bounds**: opening reads one checkpoint and the records since; a handle keeps the fold in memory (see
+`transaction.fold`). Thread-safe; processes on one machine may open a lake at once, each its own handle."""
 
 from __future__ import annotations
 
@@ -62,7 +61,9 @@ class ChainHead:
     state: bytes
 
 
-def open(path: str | os.PathLike[str], create: bool = False, *, clock: Clock | None = None) -> Lake:
+def open(  # noqa: A001 - read as `lake.open`, as in the standard library
+    path: str | os.PathLike[str], create: bool = False, *, clock: Clock | None = None
+) -> Lake:
     """The lake in the directory `path`; with `create`, made there if there is none.
 
     StopError: there is no lake, or one that this version cannot read.
@@ -134,7 +135,9 @@ class Lake:
         return ChainHead(head.transaction, head.offset, head.topic_id, head.last_record_crc, state)
 
     def check(self, table: str, rows: pa.Table) -> pa.Table:
-        """`rows` as `table` takes them (columns in its order, absent ones null). RejectError naming what does not fit."""
+        """`rows` as `table` takes them (columns in its order, absent ones null). RejectError naming what does not
+        fit.
+        """
         return checked(table, rows, self._coordinator.view(_columns_by_table))
 
     def prepare(self, appends: Mapping[str, pa.Table], links: Sequence[Link] = ()) -> Prepared:
@@ -157,9 +160,8 @@ class Lake:
     def decide(self, prepared: Prepared) -> int:
         """Commit what was prepared; the transaction's number. Deciding again gives the same number.
 
-        FencedError: it does not count, since another process moved on (the message says what to do). RetryError: not known
-        yet; call it again with the same argument.
-        """
+        FencedError: it does not count, since another process moved on (the message says what to do). RetryError: not
+        known yet; call it again with the same argument."""
         return self._coordinator.decide(prepared.decision)
 
     def apply(self) -> int:
@@ -205,7 +207,7 @@ def _pinned(fold: Fold, at: int | None) -> tuple[int, dict[str, TableAt]]:
 def _first_at(fold: Fold, at: int) -> Published:
     if at <= fold.forgotten_through:
         raise RejectError(
-            f"the snapshot at transaction {at} is not kept any more: snapshots up to {fold.forgotten_through} are older "
+            f"the snapshot at transaction {at} is not kept any more: those up to {fold.forgotten_through} are older "
             f"than {fold.parameters.snapshots_kept_s} s; take a newer one"
         )
     found = next((published for published in fold.publications if published.through >= at), None)

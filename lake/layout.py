@@ -8,8 +8,8 @@
     tables/<table>/<staging id>-<n>.parquet     data
     tables/<table>/_delta_log/                  the table's own Delta log
 
-A staging id is `<base, 16 hex>-<random, 32 hex>`: base is the last number its writer had seen in the log, so that a file's
-name alone tells how long ago it was staged.
+A staging id is `<base, 16 hex>-<random, 32 hex>`: base is the last number its writer had seen in the log, so that a
+file's name alone tells how long ago it was staged.
 
 **Delivery**: nothing here touches storage. **Bounds**: numbers up to 10^20 - 1 sort as text; table names are at most 63
 characters of `[a-z0-9_]`, so that every reader and every file system takes them.
@@ -72,10 +72,12 @@ def staging_base(staging: str) -> int | None:
 
 
 def transaction_path(number: int) -> str:
+    """Of a record of the log."""
     return f"{TRANSACTIONS}/{number:020d}.json"
 
 
 def checkpoint_path(number: int) -> str:
+    """Of the fold's state after a record."""
     return f"{CHECKPOINTS}/{number:020d}.json"
 
 
@@ -85,14 +87,17 @@ def numbers_in(names: list[str]) -> list[int]:
 
 
 def table_folder(table: str) -> str:
+    """Of a table's files and Delta log."""
     return f"{TABLES}/{table}"
 
 
 def data_path(table: str, staging: str, index: int) -> str:
+    """Of the `index`-th data file of a staging id."""
     return f"{TABLES}/{table}/{staging}-{index}.parquet"
 
 
 def state_path(staging: str, index: int) -> str:
+    """Of the `index`-th state of a staging id."""
     return f"{STATES}/{staging}-{index}.state"
 
 

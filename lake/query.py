@@ -1,8 +1,8 @@
 """The only module that speaks to DuckDB: one SELECT over a snapshot's tables, and nothing else.
 
-Each query has a DuckDB of its own, in memory, in which every table is a view over exactly the snapshot's files. Before the
-query runs, DuckDB is closed: no file but those may be opened, nothing may be loaded or attached, and no setting changed. So
-reading is all that SQL can do here, whatever it says.
+Each query has a DuckDB of its own, in memory, in which every table is a view over exactly the snapshot's files.
+Before the query runs, DuckDB is closed: no file but those may be opened, nothing may be loaded or attached, and no
+setting changed. So reading is all that SQL can do here, whatever it says.
 
 **Delivery**: reads only. **Bounds**: DuckDB's memory limit (80 % of the machine's memory) with at most `SPILL_MAX` of
 temporary files beside it; one statement; the result is held in memory.

@@ -2,9 +2,9 @@
 
 Text for terminals has control characters escaped, since device ids and strings come from anybody.
 
-**Delivery**: a value that lives in memory. **Bounds**: `render` shows `rows_max` rows and cells of `cell_characters_max`
-characters; the other shapes are complete. Timestamps that Python cannot hold (before year 1, after 9999) are text.
-"""
+**Delivery**: a value that lives in memory. **Bounds**: `render` shows `rows_max` rows and cells of
+`cell_characters_max` characters; the other shapes are complete. Timestamps that Python cannot hold (before year 1,
+after 9999) are text."""
 
 from __future__ import annotations
 
@@ -72,9 +72,13 @@ class Result:
         return output.getvalue()
 
     def write_json(self, output: TextIO) -> None:
-        """One JSON object a line. NaN and infinities are the strings "NaN", "Infinity", "-Infinity"; bytes hexadecimal."""
-        for row in self._rows():
-            output.write(json.dumps(dict(zip(self.columns, row, strict=True)), default=str, allow_nan=False) + "\n")
+        """One JSON object a line. NaN and infinities are the strings "NaN", "Infinity", "-Infinity"; bytes
+        hexadecimal.
+        """
+        output.writelines(
+            json.dumps(dict(zip(self.columns, row, strict=True)), default=str, allow_nan=False) + "\n"
+            for row in _rows(self._table)
+        )
 
     def json(self) -> str:
         """`write_json` as a string."""
@@ -87,7 +91,7 @@ class Result:
         shown = self._table.slice(0, rows_max)
         numeric = [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in shown.schema]
         rows = [[_cut(escaped(name), cell_characters_max) for name in self.columns]]
-        rows += [[_cut(_cell(value), cell_characters_max) for value in row] for row in Result(shown)._rows()]
+        rows += [[_cut(_cell(value), cell_characters_max) for value in row] for row in _rows(shown)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -103,11 +107,12 @@ class Result:
             )
         return "\n".join(lines)
 
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
-        """Rows of JSON values."""
-        for batch in _texts(self._table, timestamps_only=False).to_batches(max_chunksize=_ROWS_A_CHUNK):
-            columns = [[_json_value(value) for value in column.to_pylist()] for column in batch.columns]
-            yield from zip(*columns, strict=True)
+
+def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """Rows of JSON values."""
+    for batch in _texts(table, timestamps_only=False).to_batches(max_chunksize=_ROWS_A_CHUNK):
+        columns = [[_json_value(value) for value in column.to_pylist()] for column in batch.columns]
+        yield from zip(*columns, strict=True)
 
 
 def _texts(table: pa.Table, *, timestamps_only: bool) -> pa.Table:

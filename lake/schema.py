@@ -5,8 +5,8 @@ lake table's is refused, before anything is written. Every column may hold nulls
 
 A column's way to fold partial rows is in its Arrow field's metadata under `edgewater.fold` (see `aggregate.py`).
 
-**Delivery**: pure. **Bounds**: the types of `_TYPES`, flat; `COLUMNS_MAX` columns; a column name is at most 128 characters.
-"""
+**Delivery**: pure. **Bounds**: the types of `_TYPES`, flat; `COLUMNS_MAX` columns; a column name is at most 128
+characters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _TYPES: dict[str, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": _TIMESTAMP,
 }
-_NAMES = {type: name for name, type in _TYPES.items()}
+_NAMES = {arrow: name for name, arrow in _TYPES.items()}
 _SAME = {
     pa.large_string(): "string",
     pa.string_view(): "string",
@@ -130,11 +130,11 @@ def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
 
 
 def _type_name(field: pa.Field, table: str) -> str:
-    type = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    name = _NAMES.get(type) or _SAME.get(type)
+    arrow = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    name = _NAMES.get(arrow) or _SAME.get(arrow)
     if name is None:
         raise RejectError(
-            f"column {quoted(field.name)} of table {table} has type {type}, which a lake does not store; "
+            f"column {quoted(field.name)} of table {table} has type {arrow}, which a lake does not store; "
             f"use one of {', '.join(str(known) for known in _NAMES)}"
         )
     return name
@@ -180,9 +180,9 @@ def fitted(rows: pa.Table, columns: tuple[Column, ...], table: str) -> pa.Table:
     for column in columns:
         index = rows.schema.get_field_index(column.name)
         array = rows.column(index) if index >= 0 else pa.nulls(rows.num_rows, _TYPES[column.type])
-        type = array.type if pa.types.is_dictionary(array.type) else _TYPES[column.type]
-        if pa.types.is_dictionary(type) and type.value_type != _TYPES[column.type]:
-            type = pa.dictionary(type.index_type, _TYPES[column.type])
-        fields.append(pa.field(column.name, type))
-        arrays.append(array if array.type == type else array.cast(type))
+        wanted = array.type if pa.types.is_dictionary(array.type) else _TYPES[column.type]
+        if pa.types.is_dictionary(wanted) and wanted.value_type != _TYPES[column.type]:
+            wanted = pa.dictionary(wanted.index_type, _TYPES[column.type])
+        fields.append(pa.field(column.name, wanted))
+        arrays.append(array if array.type == wanted else array.cast(wanted))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))

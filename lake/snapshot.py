@@ -1,8 +1,8 @@
 """A snapshot of the lake: every table at the version that one published transaction gave it.
 
-**Delivery**: a snapshot stays what it is while writers go on; what it needs is kept for `snapshots_kept_s` (an hour), after
-that reading it fails clearly. **Bounds**: file lists and results are held in memory; nothing is held open between calls.
-"""
+**Delivery**: a snapshot stays what it is while writers go on; what it needs is kept for `snapshots_kept_s` (an hour),
+after that reading it fails clearly. **Bounds**: file lists and results are held in memory; nothing is held open
+between calls."""
 
 from __future__ import annotations
 
@@ -83,8 +83,9 @@ class Snapshot:
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> pa.Table:
-        """Rows of `table` (folded, if it is mergeable) with `columns` (all), of one `device` (any), from `start` on and
-        before `end` by the table's first timestamp column. Files that cannot have such rows are not read. RejectError."""
+        """Rows of `table` (folded, if it is mergeable) with `columns` (all), of one `device` (any), from `start` on
+        and before `end` by the table's first timestamp column. Files that cannot have such rows are not read.
+        RejectError."""
         from lake.query import run, select_sql
 
         schema = self.columns(table)

@@ -1,10 +1,9 @@
 """Prepare: everything a transaction will need, written and synced under a staging id, before it is decided.
 
-**Delivery**: when `stage` returns, the files are durable and nobody sees them. `kill -9` before the decision leaves files that
-no decision names. When writing fails (a full disk), what was written is removed. **Bounds**: a table of any number of rows is
-one file of row groups of `writer.ROW_GROUP_ROWS`; `_WRITERS` files are written at once; state over
-`records.INLINE_STATE_BYTES_MAX` is a file.
-"""
+**Delivery**: when `stage` returns, the files are durable and nobody sees them. `kill -9` before the decision leaves
+files that no decision names. When writing fails (a full disk), what was written is removed. **Bounds**: a table of
+any number of rows is one file of row groups of `writer.ROW_GROUP_ROWS`; `_WRITERS` files are written at once; state
+over `records.INLINE_STATE_BYTES_MAX` is a file."""
 
 from __future__ import annotations
 
@@ -31,9 +30,9 @@ _WRITERS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A step of the chain of (`job`, `partition`): made from what `origin_transaction` left (0: nothing yet), it leaves
-    `offset` as the next to read from the topic `topic_id`, whose last consumed record had the checksum `last_record_crc`,
-    and `state`, whatever the job wants back."""
+    """A step of the chain of (`job`, `partition`): made from what `origin_transaction` left (0: nothing yet), it
+    leaves `offset` as the next to read from the topic `topic_id`, whose last consumed record had the checksum
+    `last_record_crc`, and `state`, whatever the job wants back."""
 
     job: str
     partition: int
@@ -72,9 +71,8 @@ def stage(
 ) -> Prepared:
     """Write and sync `appends` (table name -> rows) and the links' states under the id `staging`.
 
-    `known` are the columns of the tables that there are; others are created by the decision. RejectError: rows that do not
-    fit their table (nothing is written). RetryError: storage.
-    """
+    `known` are the columns of the tables that there are; others are created by the decision. RejectError: rows that
+    do not fit their table (nothing is written). RetryError: storage."""
     if len(links) > LINKS_MAX:
         raise LimitError("links of a transaction", len(links), LINKS_MAX, "commit fewer partitions at once")
     tables = {name: checked(name, rows, known) for name, rows in appends.items()}

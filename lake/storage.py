@@ -1,13 +1,13 @@
 """The lake's one seam to storage: a handful of verbs with stated durability. Here they are for a local directory.
 
-The verb that everything rests on is `create`: a name appears with all its content or not at all, and among any number of
-concurrent creators exactly one succeeds. In a directory that is link(2) of a fully written, synced file; in an object store
-it is a conditional put.
+The verb that everything rests on is `create`: a name appears with all its content or not at all, and among any number
+of concurrent creators exactly one succeeds. In a directory that is link(2) of a fully written, synced file; in an
+object store it is a conditional put.
 
-**Delivery**: when `create` returns True, content and name survive power loss. When it returns False, somebody's file of that
-name exists, whose name may not be durable yet: `sync` its folder before acting on it. After `kill -9` inside `create`, the
-name is there whole or not at all; the temporary file may stay. Data files become durable with `sync_files`.
-**Bounds**: `read` refuses objects over `OBJECT_BYTES_MAX`; `list` holds one folder's names in memory.
+**Delivery**: when `create` returns True, content and name survive power loss. When it returns False, somebody's file
+of that name exists, whose name may not be durable yet: `sync` its folder before acting on it. After `kill -9` inside
+`create`, the name is there whole or not at all; the temporary file may stay. Data files become durable with
+`sync_files`. **Bounds**: `read` refuses objects over `OBJECT_BYTES_MAX`; `list` holds one folder's names in memory.
 """
 
 from __future__ import annotations

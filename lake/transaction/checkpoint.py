@@ -1,11 +1,11 @@
 """A checkpoint: the fold's whole state after the record of its number, as one sealed JSON document.
 
-Who opens a lake reads the highest checkpoint and the records after it. Checkpoints of one number are equal whoever makes
-them, since the fold is; they are created if absent, and the highest counts.
+Who opens a lake reads the highest checkpoint and the records after it. Checkpoints of one number are equal whoever
+makes them, since the fold is; they are created if absent, and the highest counts.
 
-**Delivery**: records are unlinked only below a checkpoint that is durable with its name. **Bounds**: the size is that of the
-fold (`Fold.entries`); `due` spaces checkpoints so that writing them costs a small, constant part of what the records cost.
-"""
+**Delivery**: records are unlinked only below a checkpoint that is durable with its name. **Bounds**: the size is that
+of the fold (`Fold.entries`); `due` spaces checkpoints so that writing them costs a small, constant part of what the
+records cost."""
 
 from __future__ import annotations
 

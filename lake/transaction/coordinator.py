@@ -1,13 +1,13 @@
 """Decide, apply, publish: the steps after a transaction's files are staged and durable.
 
-1. **decide**: one record, created if absent. It is the commit point. The fold may void it: then the transaction never was.
+1. **decide**: one record, created if absent. It is the commit point. If the fold voids it, the transaction never was.
 2. **apply**, by the holder of the lease: all decisions that no snapshot covers, in one Delta commit per table.
 3. **publish**: one record with each table's version. Readers see the new snapshot, all tables together.
 
-**Delivery**: `kill -9` before 1 leaves orphaned files; after it, whoever applies next rolls the decision forward, and what was
-half done is recognised by the transaction number in each table's Delta log. `decide` may be repeated with what was prepared
-once, and answers the same. **Bounds**: `PENDING_MAX` decisions may wait to be applied; then preparing raises RetryError.
-"""
+**Delivery**: `kill -9` before 1 leaves orphaned files; after it, whoever applies next rolls the decision forward, and
+what was half done is recognised by the transaction number in each table's Delta log. `decide` may be repeated with
+what was prepared once, and answers the same. **Bounds**: `PENDING_MAX` decisions may wait to be applied; then
+preparing raises RetryError."""
 
 from __future__ import annotations
 

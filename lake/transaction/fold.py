@@ -13,10 +13,9 @@ The rules, by the reason a verdict gives:
     lease     a lease that does not replace the present one; a publication under another lease than the present one
     order     a publication that covers nothing new, or what is not decided yet
 
-**Delivery**: the state is a function of the records alone; clocks and storage do not enter (times are the records' own).
-**Bounds**: ids are kept until they expire, removed files and publications for `snapshots_kept_s` by the records' times (of
-publications `PUBLICATIONS_MAX` at most), live files for as long as they live.
-"""
+**Delivery**: the state is a function of the records alone; clocks and storage do not enter (times are the records'
+own). **Bounds**: ids are kept until they expire, removed files and publications for `snapshots_kept_s` by the
+records' times (of publications `PUBLICATIONS_MAX` at most), live files for as long as they live."""
 
 from __future__ import annotations
 
@@ -263,7 +262,9 @@ class Fold:
         return None
 
     def _forget_ids(self) -> None:
-        """Drop what has expired: whoever names it is void for that reason already. Ids are in about the order of their base."""
+        """Drop what has expired: whoever names it is void for that reason already. Ids are in about the order of
+        their base.
+        """
         for ids in (self.decided, self.aborted):
             while ids:
                 staging = next(iter(ids))

@@ -7,10 +7,10 @@ Adding a record, in this order:
 3. read the checkpoints again: if one covers N, a cleaner had removed the true N before, and ours is not in the log;
 4. fold it: the verdict says whether it counts.
 
-**Delivery**: when `add` returns, the record is durable and everybody will fold it at its number. `kill -9` within it leaves
-the record there or not; the fold of whoever opens the lake next says which. **Bounds**: `add` tries `TRIES_MAX` numbers
-before it raises RetryError; a fold is read from the highest checkpoint, so that opening costs that plus the records since.
-"""
+**Delivery**: when `add` returns, the record is durable and everybody will fold it at its number. `kill -9` within it
+leaves the record there or not; the fold of whoever opens the lake next says which. **Bounds**: `add` tries
+`TRIES_MAX` numbers before it raises RetryError; a fold is read from the highest checkpoint, so that opening costs
+that plus the records since."""
 
 from __future__ import annotations
 

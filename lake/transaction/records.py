@@ -1,12 +1,11 @@
 """The records of the transaction log: what is in them, and their bytes. Specification: docs/formats/transaction-log.md.
 
-A record is one line of JSON that ends with its CRC-32. Record and checkpoint carry a format name and version; this module
-reads version 1 and refuses a newer one, since a rule it does not know may void what it would take for valid.
+A record is one line of JSON that ends with its CRC-32. Record and checkpoint carry a format name and version; this
+module reads version 1 and refuses a newer one, since a rule it does not know may void what it would take for valid.
 
 **Delivery**: a record that was cut short or damaged does not decode. **Bounds**: `RECORD_BYTES_MAX` a record,
-`FILES_MAX` files added or removed by one decision, `LINKS_MAX` chains in one decision, `INLINE_STATE_BYTES_MAX` of job state
-within a record.
-"""
+`FILES_MAX` files added or removed by one decision, `LINKS_MAX` chains in one decision, `INLINE_STATE_BYTES_MAX` of
+job state within a record."""
 
 from __future__ import annotations
 
@@ -110,7 +109,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Outbox(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Messages to send after the transaction: `count` of them, numbered from `first`; includes all not yet known as sent."""
+    """Messages to send after the transaction: `count` of them, numbered from `first`; includes all not yet known as
+    sent.
+    """
 
     first: int
     count: int
@@ -118,7 +119,9 @@ class Outbox(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Link(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step of the chain of a (job, partition): from the transaction it continues to the offset and state it leaves."""
+    """One step of the chain of a (job, partition): from the transaction it continues to the offset and state it
+    leaves.
+    """
 
     job: str
     partition: int
@@ -203,7 +206,8 @@ def unseal(content: bytes, format: str, type: type[T], name: str) -> T:
     text = content[:-_SEAL_BYTES]
     if match is None or int(match[1], 16) != zlib.crc32(text):
         raise StopError(
-            f"{name} is damaged: its checksum does not match; restore it from a copy of the lake, nothing after it can be read"
+            f"{name} is damaged: its checksum does not match, and nothing after it can be read; "
+            "restore it from a copy of the lake"
         )
     text += b"}"
     try:
