@@ -185,8 +185,9 @@ class MemoryLake:
         appends, links = prepared
         for link in links:
             last = self.chain(link.job, link.partition)
-            if link.origin_transaction != (last.transaction if last else 0):
-                raise FencedError(f"partition {link.partition} is at {last}, not at {link.origin_transaction}")
+            at = last.transaction if last else 0
+            if link.origin_transaction != at:
+                raise FencedError(f"partition {link.partition} is at {at}, not at {link.origin_transaction}")
         self.transactions += 1
         for link in links:
             self.chains[link.job, link.partition] = Link(**{**link.__dict__, "transaction": self.transactions})
@@ -204,6 +205,10 @@ class MemoryLake:
     def rows(self, table: str) -> list[dict[str, Any]]:
         """All rows of a table."""
         return [row for part in self.tables.get(table, []) for row in part.to_pylist()]
+
+    def row_count(self, table: str) -> int:
+        """How many rows a table has."""
+        return sum(part.num_rows for part in self.tables.get(table, []))
 
     def identities(self) -> list[tuple[str, int, int, int, float]]:
         """(device, epoch, seq, row, value) of all readings, sorted."""
