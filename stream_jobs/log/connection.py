@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sqlite3
 import struct
 from collections import deque
@@ -34,6 +35,7 @@ _LOG = logging.getLogger(__name__)
 BUFFER_BYTES = 64 * 1024
 OTHER_BYTES_MAX = 4 * 1024 * 1024
 WRITE_BUFFER_BYTES = 1024 * 1024
+KEEPALIVE_AFTER_S = 60
 _LENGTH_AND_KEY = struct.Struct(">ih")
 _LENGTH_BYTES = 4
 
@@ -47,6 +49,13 @@ class Connections:
     refused: int = 0
     malformed: int = 0
     requests: int = 0
+
+
+def _find_dead_peers(connection: socket.socket | None) -> None:
+    """A client whose machine is gone without a word gives its connection back after some minutes."""
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_AFTER_S)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -81,6 +90,7 @@ class Connection(asyncio.BufferedProtocol):
             transport.abort()
             return
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        _find_dead_peers(transport.get_extra_info("socket"))
         self._connections.open.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -118,7 +118,7 @@ def _set_aside(found: Recovered, directory: Path, bases: list[int]) -> None:
     for base in bases:
         segment = Segment(directory, base)
         found.bytes_cut += segment.path.stat().st_size
-        segment.path.rename(segment.path.with_suffix(".cut"))
         segment.seal_path.unlink(missing_ok=True)
+        segment.path.rename(segment.path.with_suffix(".cut"))
         found.set_aside += 1
     sync_directory(directory)

@@ -70,7 +70,9 @@ class Segment:
         self._index = index
 
     def open(self, *, create: bool = False) -> None:
-        """Open for reading and appending; with `create` the file must not exist yet."""
+        """Open for reading and appending; with `create` the file must not exist yet, and no old seal stays."""
+        if create:
+            self.seal_path.unlink(missing_ok=True)
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
         self.descriptor = os.open(self.path, flags, 0o640)
         if create:

@@ -95,7 +95,7 @@ def test_nothing_acknowledged_is_lost_or_doubled(log: LogServer) -> None:
             before = sum(map(len, acked))
             until(lambda before=before: sum(map(len, acked)) > before + 200, 20, "traffic")
             time.sleep(chance.uniform(0, 0.1))
-            assert sum(map(len, sent)) > sum(map(len, acked)), "nothing in flight"
+            until(lambda: sum(map(len, sent)) > sum(map(len, acked)), 5, "records in flight", 0.0005)
             log.kill()
             if kill % 2:
                 last = max((log.directory / "log" / f"t-{chance.randrange(PARTITIONS)}").glob("*.log"))

@@ -152,3 +152,23 @@ def test_an_offset_is_never_given_twice_below_the_log_start(tmp_path: Path) -> N
     assert (again.next_offset, again.set_aside) == (50, 1)
     crash(again)
     assert make_partition(tmp_path / "t-0", log_start_offset=50).next_offset == 50
+
+
+def test_a_seal_left_of_an_earlier_segment_is_not_relied_on(tmp_path: Path) -> None:
+    """A new segment never inherits a seal that was written for another file of its name."""
+    partition = make_partition(tmp_path / "t-0", segment_bytes=4096)
+    fill(partition, 30, size=500)
+    second = partition.segments[1]
+    stale = second.seal_path.read_bytes()
+    crash(partition)
+    for path in (tmp_path / "t-0").glob("*"):
+        if path.stem != f"{0:020d}":
+            path.unlink()
+    again = make_partition(tmp_path / "t-0", segment_bytes=4096)
+    second.seal_path.write_bytes(stale)
+    fill(again, 4, size=700)
+    end = again.next_offset
+    crash(again)
+    found = make_partition(tmp_path / "t-0", segment_bytes=4096)
+    assert found.next_offset == end
+    assert found.segments[1].next_offset == end
