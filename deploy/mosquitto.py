@@ -1,6 +1,6 @@
 """Mosquitto's configuration, generated: what Edgewater needs of this broker, with the reason beside each line.
 
-Mosquitto is the MQTT broker to use where it is installed and above about 5,000 messages a second.
+Mosquitto is the MQTT broker to use in production, and above about 10,000 messages a second.
 
 **Delivery**: persistence is off on purpose. Mosquitto acknowledges a message before it saves it, whatever its settings,
 so a device trims its spool on the bridge's watermark only and a broker's loss costs a re-send, never data.
