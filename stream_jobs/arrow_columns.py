@@ -108,7 +108,7 @@ def arrow_table(batches: Sequence[Batch], columns: StreamColumns) -> Any:
     try:
         for position, (name, type_name) in enumerate(columns.items()):
             arrays[name] = _column([batch.columns[position] for batch in batches], type_name)
-    except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
+    except (pa.ArrowException, DecodeError, UnicodeDecodeError, OverflowError) as error:
         raise DecodeError(f"column {quoted(name)}: {str(error)[:200]}") from None
     arrays.update(_provenance(batches))
     return pa.table(arrays)

@@ -345,10 +345,16 @@ class WorkerService:
             "alarm_count": self._alarm_count,
             "fenced": self._fenced,
             "buffer_bytes": self._buffer.bytes,
-            "cpu_s": {phase: round(seconds, 4) for phase, seconds in sorted(landing.phases.seconds.items())},
+            "cpu_s": _rounded(landing.phases.cpu_s),
+            "elapsed_s": _rounded(landing.phases.elapsed_s),
             "process_cpu_s": round(time.process_time(), 3),
             "rss_bytes": _resident_bytes(),
         }
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    # A copy, since the threads that measure may add a phase meanwhile.
+    return {phase: round(value, 4) for phase, value in sorted(dict(seconds).items())}
 
 
 def _resident_bytes() -> int | None:

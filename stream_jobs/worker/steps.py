@@ -35,19 +35,21 @@ _SAMPLE_ROWS = 1024
 
 
 class Phases:
-    """CPU seconds by phase, of the threads that ran them."""
+    """Seconds by phase: CPU of the thread that ran it, and elapsed (which includes what other threads did for it)."""
 
     def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.cpu_s: defaultdict[str, float] = defaultdict(float)
+        self.elapsed_s: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add what the block takes to `phase`."""
-        started = time.thread_time()
+        cpu_s, elapsed_s = time.thread_time(), time.monotonic()
         try:
             yield
         finally:
-            self.seconds[phase] += time.thread_time() - started
+            self.cpu_s[phase] += time.thread_time() - cpu_s
+            self.elapsed_s[phase] += time.monotonic() - elapsed_s
 
 
 @dataclass(slots=True)

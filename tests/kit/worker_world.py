@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-
 from edge_agent.contract import limits, wire
 from edge_agent.contract.columns import dictionary, floats, timestamps
 from edge_agent.contract.errors import FencedError, RetryError

@@ -40,7 +40,7 @@ class Head:
     ],
 )
 def test_where_to_read_on(head: Head | None, facts: LogFacts, offset: int, problem: str) -> None:
-    """The lake's offset counts where the log still has what was consumed there; else everything is read again, loudly."""
+    """The lake's offset counts where the log has what was consumed there; else everything is read again, loudly."""
     found, text = resume_at(0, head, facts)
     assert found == offset
     assert problem in text
@@ -48,7 +48,7 @@ def test_where_to_read_on(head: Head | None, facts: LogFacts, offset: int, probl
 
 
 def test_facts_of_a_log() -> None:
-    """Topic id, first and last offset, and the checksum of the record before the lake's offset, when it is still there."""
+    """Topic id, first and last offset, and the checksum of the record before the lake's offset, if still there."""
     log = MemoryLog()
     log.append(0, b"a", b"b", b"c")
     second = log.records[0][1]

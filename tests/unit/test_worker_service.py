@@ -174,7 +174,7 @@ def test_a_full_buffer_holds_the_source_back() -> None:
 
 
 def test_a_fenced_worker_takes_up_again() -> None:
-    """When somebody else moved the chain, the worker drops its state, reads the chain and seeks; nothing lands twice."""
+    """When another one moved the chain, the worker drops its state, reads the chain and seeks; nothing lands twice."""
     world = World()
     made = world.batches(8)
 

@@ -30,7 +30,7 @@ def partition(offset: int = 5, origin: int = 0) -> Partition:
 
 
 def test_a_commit_moves_the_chain() -> None:
-    """The link names the origin, the next offset, the last record's checksum and the fold; then the origin is this one."""
+    """The link has the origin, the next offset, the last record's checksum and the fold; then this is the origin."""
     lake, mine = MemoryLake(), partition()
     number = commit(lake, {}, [mine], job="j", phases=Phases(), retry=once, link=Link)
     head = lake.chain("j", 0)
