@@ -50,8 +50,8 @@ def log(tmp_path: Path) -> Iterator[EmbeddedLog]:
 
 
 def test_membership_outlives_a_lake_that_cannot(log: EmbeddedLog) -> None:
-    """While the lake is stopped for several session timeouts the buffer stays bounded, nothing more is consumed, and the
-    worker keeps its partition without a rebalance; then everything lands once."""
+    """While the lake is stopped for several session timeouts the buffer stays bounded, nothing more is consumed, and
+    the worker keeps its partition without a rebalance; then everything lands once."""
     lake = _StoppedLake()
     reports: list[Mapping[str, Any]] = []
     settings = WorkerSettings(
@@ -100,6 +100,6 @@ def test_membership_outlives_a_lake_that_cannot(log: EmbeddedLog) -> None:
 
 async def _until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - conditions of several parts, none of which tells anybody
             await asyncio.sleep(0.02)
     assert condition(), what
