@@ -219,7 +219,7 @@ class Spool:
     def _missing(self, needed: int, change: Change) -> int:
         return self.bytes + change.totals.bytes + needed - self._settings.bytes_max
 
-    def _make_room(self, needed: int, priority: int, change: Change) -> None:
+    def _make_room(self, needed: int, priority: int, change: _Appending) -> None:
         bytes_max = self._settings.bytes_max
         if needed > bytes_max:
             raise LimitError("batch bytes", needed, bytes_max, "raise spool_bytes_max")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .api import every
@@ -26,15 +26,23 @@ _NO_DISKS = ("loop", "ram", "zram", "sr", "fd", "dm-", "md")
 Values = dict[str, float]
 
 
+def numbers(fields: Sequence[str]) -> list[float]:
+    """The fields as numbers; none of them when one is no number: then the file is not what it should be."""
+    try:
+        return [float(field) for field in fields]
+    except ValueError:
+        return []
+
+
 def cpu_times(text: str) -> dict[str, tuple[float, float]]:
     """/proc/stat: for `cpu` (all) and `cpu0`, ...: (busy, total) in ticks since boot. Waiting for disks is not busy."""
     times = {}
     for line in text.splitlines():
-        name, *fields = line.split()
-        if not name.startswith("cpu") or len(fields) < 4:
-            continue
+        name, _, rest = line.partition(" ")
         # user nice system idle iowait irq softirq steal; guest times are in user already
-        ticks = [float(field) for field in fields[:8]]
+        ticks = numbers(rest.split()[:8])
+        if not name.startswith("cpu") or len(ticks) < 4:
+            continue
         idle = sum(ticks[3:5])
         times[name] = (sum(ticks) - idle, sum(ticks))
         if len(times) > DEVICES_MAX:
@@ -55,12 +63,11 @@ def cpu_percent(before: dict[str, tuple[float, float]], now: dict[str, tuple[flo
 
 def loads(text: str) -> Values:
     """/proc/loadavg: `0.31 0.25 0.20 2/345 6789`."""
-    fields = text.split()
-    if len(fields) < 4:
+    fields = text.replace("/", " ").split()
+    found = numbers(fields[:5])
+    if len(found) < 5:
         return {}
-    values = {name: float(field) for name, field in zip(("load_1m", "load_5m", "load_15m"), fields, strict=False)}
-    values["threads"] = float(fields[3].partition("/")[2] or 0)
-    return values
+    return {"load_1m": found[0], "load_5m": found[1], "load_15m": found[2], "threads": found[4]}
 
 
 def memory(text: str) -> Values:
@@ -85,9 +92,10 @@ def disk_bytes(text: str, disks: set[str]) -> dict[str, float]:
     totals: dict[str, float] = {}
     for line in text.splitlines():
         fields = line.split()
-        if len(fields) >= 10 and fields[2] in disks and len(totals) < 2 * DEVICES_MAX:
-            totals[f"disk_{fields[2]}_read_bytes_per_s"] = float(fields[5]) * _SECTOR_BYTES
-            totals[f"disk_{fields[2]}_written_bytes_per_s"] = float(fields[9]) * _SECTOR_BYTES
+        counts = numbers(fields[3:10])
+        if len(counts) == 7 and fields[2] in disks and len(totals) < 2 * DEVICES_MAX:
+            totals[f"disk_{fields[2]}_read_bytes_per_s"] = counts[2] * _SECTOR_BYTES
+            totals[f"disk_{fields[2]}_written_bytes_per_s"] = counts[6] * _SECTOR_BYTES
     return totals
 
 
@@ -96,10 +104,10 @@ def network_bytes(text: str) -> dict[str, float]:
     totals: dict[str, float] = {}
     for line in text.splitlines()[2:]:
         name, _, rest = line.partition(":")
-        fields = rest.split()
-        if len(fields) >= 9 and name.strip() != "lo" and len(totals) < 2 * DEVICES_MAX:
-            totals[f"network_{name.strip()}_received_bytes_per_s"] = float(fields[0])
-            totals[f"network_{name.strip()}_sent_bytes_per_s"] = float(fields[8])
+        counts = numbers(rest.split()[:9])
+        if len(counts) == 9 and name.strip() != "lo" and len(totals) < 2 * DEVICES_MAX:
+            totals[f"network_{name.strip()}_received_bytes_per_s"] = counts[0]
+            totals[f"network_{name.strip()}_sent_bytes_per_s"] = counts[8]
     return totals
 
 
@@ -160,9 +168,9 @@ class Host:
         values |= loads(read_text(self._proc / "loadavg")) | memory(read_text(self._proc / "meminfo"))
         values |= dict(self._temperatures())
         values |= self._disk_usage()
-        uptime = read_text(self._proc / "uptime").split()
+        uptime = numbers(read_text(self._proc / "uptime").split())
         if uptime:
-            values["uptime_s"] = float(uptime[0])
+            values["uptime_s"] = uptime[0]
         processes = sum(name.isdigit() for name in names_in(self._proc))
         if processes:
             values["processes"] = processes

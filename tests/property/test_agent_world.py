@@ -19,8 +19,8 @@ STEPS = 250
 
 @pytest.mark.parametrize("round_", range(SEEDS))
 def test_everything_accepted_is_folded_exactly_once(tmp_path: Path, seed: int, round_: int) -> None:
-    """Whatever is lost, doubled, reordered, cut, killed, copied or restored: what a spool accepted is folded once, as it
-    was accepted, and nothing is trimmed before."""
+    """Whatever is lost, doubled, reordered, cut, killed, copied or restored: what a spool accepted is folded once, as
+    it was accepted, and nothing is trimmed before."""
     world = World(tmp_path, seed + round_, SpoolSettings(ledger=True, compress=False))
     for _ in range(STEPS):
         world.step()

@@ -1,5 +1,5 @@
-"""Random operations on a spool, held against a model: every accepted seq is readable, trimmed at or below a watermark, or
-in a skip record, exactly once."""
+"""Random operations on a spool, held against a model: every accepted seq is readable, trimmed at or below a watermark,
+or in a skip record, exactly once."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _value(body: bytes) -> float:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_every_seq_has_exactly_one_fate(tmp_path: Path, seed: int, policy: str, round_: int) -> None:
-    """Appending, trimming, overflowing, damage, kills and restarts in any order lose no seq and answer for none twice."""
+    """Appending, trimming, overflowing, damage, kills and restarts in any order lose no seq and answer none twice."""
     model = Model(tmp_path, seed + round_, policy)
     for number in range(OPERATIONS):
         model.step()

@@ -86,7 +86,7 @@ class TestAppend:
 
     @pytest.mark.parametrize("wrong", [batch(priority=4), batch(stream="no name"), batch(priority=-1)])
     def test_a_wrong_batch_is_refused_alone(self, tmp_path: Path, wrong: NewBatch) -> None:
-        """A batch that can never be accepted is answered with RejectError, its neighbours are accepted without a gap."""
+        """A batch that can never be accepted gets a RejectError, its neighbours are accepted without a gap."""
         spool = open_spool(tmp_path)
         first, refused, second = spool.append([batch(1.0), wrong, batch(2.0)])
         assert isinstance(refused, RejectError)
@@ -194,7 +194,7 @@ class TestReopen:
         spool.close()
 
     def test_a_drained_epoch_is_known_until_it_is_forgotten(self, tmp_path: Path) -> None:
-        """An empty epoch of an earlier opening is still there to be closed; forgetting is for drained, old ones only."""
+        """An empty epoch of an earlier opening is still there to be closed; only drained, old ones are forgotten."""
         spool = open_spool(tmp_path)
         (place,) = accepted(spool, batch())
         with pytest.raises(RejectError, match="not to be forgotten"):
@@ -321,7 +321,7 @@ class TestOverflow:
 
 class TestDamage:
     def test_a_damaged_batch_becomes_a_skip_record(self, tmp_path: Path) -> None:
-        """A message that is not what was written is replaced by a skip record with its rows; its neighbours are kept."""
+        """A message that is not what was written is replaced by a skip record with its rows; others are kept."""
         spool = open_spool(tmp_path)
         (place, *_) = accepted(spool, batch(1.0), batch(2.0, rows=7), batch(3.0))
         spool.close()
@@ -336,7 +336,7 @@ class TestDamage:
         assert spool.counts.damaged_batches == 0
         spool.close()
 
-    @pytest.mark.parametrize("lost, gap", [("seq_first IN (2, 3)", (2, 3)), ("seq_first = 1", (1, 1))])
+    @pytest.mark.parametrize(("lost", "gap"), [("seq_first IN (2, 3)", (2, 3)), ("seq_first = 1", (1, 1))])
     def test_rows_that_are_gone_become_a_skip_record(self, tmp_path: Path, lost: str, gap: tuple[int, int]) -> None:
         """Seqs that the file has no message for any more are skipped, though nobody knows what was in them."""
         spool = open_spool(tmp_path)

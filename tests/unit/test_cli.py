@@ -1,0 +1,158 @@
+"""The command `edgewater`: nouns, what it imports, and how it fails."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent import cli
+from edge_agent.cli import NOUNS, Noun, main
+from edge_agent.contract.errors import RetryError, StopError
+
+ROOT = Path(__file__).parents[2]
+
+
+def noun_that(monkeypatch: pytest.MonkeyPatch, error: Exception | int) -> None:
+    """A noun `test` whose verb `go` raises or returns `error`."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        verbs = parser.add_subparsers(required=True)
+
+        def run(_arguments: argparse.Namespace) -> int:
+            if isinstance(error, int):
+                return error
+            raise error
+
+        verbs.add_parser("go").set_defaults(run=run)
+
+    monkeypatch.setattr(cli, "_add_commands", lambda noun, parser: add(parser))
+    monkeypatch.setitem(NOUNS, "test", Noun("none", "none", "for this test"))
+
+
+class TestErrors:
+    @pytest.mark.parametrize("error", [StopError("do this"), RetryError("do this")])
+    def test_one_line_and_status_one(
+        self, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """An error raised on purpose is one line for a person, without a traceback."""
+        noun_that(monkeypatch, error)
+        assert main(["test", "go"]) == 1
+        assert capsys.readouterr().err == "edgewater: do this\n"
+
+    def test_debug_shows_where(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        """With --debug the traceback comes first."""
+        noun_that(monkeypatch, StopError("do this"))
+        assert main(["--debug", "test", "go"]) == 1
+        assert "Traceback" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("module", "extra"),
+        [("pyarrow.parquet", "lake"), ("faust", "stream"), ("amqtt.broker", "embedded"), ("x", "all")],
+    )
+    def test_a_missing_package_names_the_extra(
+        self, module: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What to install, in one line."""
+        noun_that(monkeypatch, ModuleNotFoundError(f"No module named '{module}'", name=module))
+        assert main(["test", "go"]) == 1
+        err = capsys.readouterr().err
+        assert f"pip install 'edgewater[{extra}]'" in err
+        assert err.count("\n") == 1
+
+    def test_a_missing_module_of_ours_is_a_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A module of Edgewater itself that is missing is no matter of extras."""
+        noun_that(monkeypatch, ModuleNotFoundError("No module named 'lake.cli'", name="lake.cli"))
+        with pytest.raises(ModuleNotFoundError):
+            main(["test", "go"])
+
+    def test_other_errors_are_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A fault of the program shows its traceback."""
+        noun_that(monkeypatch, ValueError("a fault"))
+        with pytest.raises(ValueError, match="a fault"):
+            main(["test", "go"])
+
+    def test_ctrl_c(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ctrl-C is status 130, as shells have it."""
+
+        def interrupted(_noun: Noun, _parser: argparse.ArgumentParser) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "_add_commands", interrupted)
+        assert main(["agent", "run"]) == 130
+
+
+class TestNouns:
+    def test_the_status_is_the_verbs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a verb returns is the exit status."""
+        noun_that(monkeypatch, 3)
+        assert main(["test", "go"]) == 3
+
+    def test_an_unknown_noun(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The nearest noun is suggested."""
+        assert main(["lak"]) == 2
+        assert "did you mean lake?" in capsys.readouterr().err
+
+    def test_an_unlike_noun(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Where none is near, all are listed."""
+        assert main(["zzzz"]) == 2
+        assert "agent, bridge" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("noun", ["agent"])
+    def test_a_nouns_own_commands(self, noun: str) -> None:
+        """The function that adds the noun's commands exists, and its help can be shown."""
+        found = NOUNS[noun]
+        parser = argparse.ArgumentParser()
+        getattr(importlib.import_module(found.module), found.function)(parser)
+        assert parser.format_help()
+
+    def test_options_after_the_noun_are_the_nouns(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """`edgewater agent run --help` is the verb's help, with every setting."""
+        with pytest.raises(SystemExit) as ended:
+            main(["agent", "run", "--help"])
+        assert ended.value.code == 0
+        out = capsys.readouterr().out
+        assert "--mqtt-urls" in out
+        assert "--drain-timeout-s" in out
+
+    def test_help_lists_the_nouns(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """`edgewater --help` names every noun."""
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        out = capsys.readouterr().out
+        assert all(noun in out for noun in NOUNS)
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """`--version` prints one line."""
+        with pytest.raises(SystemExit) as ended:
+            main(["--version"])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith("edgewater ")
+
+    def test_only_the_wanted_noun_is_imported(self) -> None:
+        """`edgewater agent` loads nothing of the other rooms, and help alone nothing of the agent."""
+        code = (
+            "import sys; from edge_agent.cli import main\n"
+            "try: main(['agent', '--help'])\n"
+            "except SystemExit: pass\n"
+            "others = {m for m in sys.modules if m.split('.')[0] in ('stream_jobs', 'lake', 'deploy', 'paho')}\n"
+            "assert not others, others"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=30, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+    def test_as_a_module(self) -> None:
+        """`python -m edge_agent.cli` is the same command."""
+        done = subprocess.run(
+            [sys.executable, "-m", "edge_agent.cli", "nonsense"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "there is no noun 'nonsense'" in done.stderr
