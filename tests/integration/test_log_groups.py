@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -52,15 +53,17 @@ def consumer_of(log: LogServer, group: str, instance: str | None = None) -> Kafk
     )
 
 
-def has(consumer: KafkaConsumer, partitions: int, *others: KafkaConsumer, timeout_s: float = 10) -> None:
-    """Poll all until the first has that many partitions."""
+def has(consumer: KafkaConsumer, partitions: int, timeout_s: float = 10) -> None:
+    """Poll until the consumer has that many partitions.
+
+    A poll that ends in the middle of a rebalance makes kafka-python join once more, so polls are long here.
+    """
 
     def assigned() -> bool:
-        for each in (consumer, *others):
-            each.poll(20)
+        consumer.poll(500)
         return len(consumer.assignment()) == partitions
 
-    until(assigned, timeout_s, f"{partitions} partitions; it has {consumer.assignment()}")
+    until(assigned, timeout_s, f"{partitions} partitions")
 
 
 def member(log: LogServer, group: str, instance: str = "") -> subprocess.Popen[str]:
@@ -100,7 +103,7 @@ def test_a_killed_static_member_is_back_before_anyone_notices(log: LogServer) ->
     try:
         assert back.stdout is not None
         assert back.stdout.readline() == f"assigned {PARTITIONS // 2}\n"
-        first.poll(20)
+        first.poll(500)
         assert len(first.assignment()) == PARTITIONS // 2
         described = admin.describe_groups(["static"])["static"]
         assert described["group_state"] == "Stable"
@@ -115,9 +118,13 @@ def test_a_killed_static_member_is_back_before_anyone_notices(log: LogServer) ->
 def test_a_member_that_leaves_is_replaced_at_once(log: LogServer) -> None:
     """Closing a consumer gives its partitions to the other without waiting for a timeout."""
     first, second = consumer_of(log, "leave"), consumer_of(log, "leave")
-    has(first, PARTITIONS // 2, second)
-    second.close()
-    has(first, PARTITIONS)
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(has, second, PARTITIONS // 2)
+        has(first, PARTITIONS // 2)
+        joined.result(10)
+        left = pool.submit(second.close)
+        has(first, PARTITIONS)
+        left.result(10)
     first.close()
 
 
