@@ -1,4 +1,4 @@
-"""Spools of released versions are still read: the file v1.sqlite was written by `write_v1` when the format was fixed."""
+"""Spools of released versions are still read: v1.sqlite was written by `write_v1` when the format was fixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent as a process, with a broker and the least of a bridge: what its spool accepted arrives, whatever is killed."""
+"""The agent as a process, with a broker and the least of a bridge: what its spool accepted arrives, whatever dies."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_a_full_spool_lets_functions_wait(tmp_path: Path, embedded_mqtt: Any) ->
 
 
 def test_tls(tmp_path: Path) -> None:
-    """An mqtts URL is checked against the system's authorities: with the broker's it connects, without it never does."""
+    """An mqtts URL is checked against the system's authorities: with the broker's it connects, without it never."""
     requires("mosquitto")
     binary, openssl = mosquitto_binary(), shutil.which("openssl")
     if binary is None or openssl is None:

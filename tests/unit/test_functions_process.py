@@ -307,7 +307,7 @@ class TestSupervisor:
         """On stop each process sends its rows and ends by itself; none is left."""
         found, taken = supervised("@every(60)\ndef tank(): return {'level': 1}\n")
         found.functions[0].flush_interval_s = 60.0
-        polled(found, lambda: found.functions[0].state == "running")
+        polled(found, lambda: found.functions[0].calls)
         found.stop()
         polled(found, lambda: found.ended, 5.0)
         assert [batch.rows for batch in taken] == [1]
@@ -358,7 +358,7 @@ class TestProtocolBreach:
         [struct.pack("<I", 1 << 31), b"\x01\x00\x00\x00\xc1", frames.encode(frames.Batch("readings", 1, b"")) * 3],
     )
     def test_a_process_that_breaks_the_protocol_is_ended(self, data: bytes) -> None:
-        """A frame over the limit, bytes that are no message, a third unanswered batch: an error, and the kill follows."""
+        """A frame over the limit, no message, a third unanswered batch: an error, and the kill follows."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:

@@ -261,7 +261,8 @@ class TestStalls:
         for number in numbers:
             found.hold(number << 33, 1, 0, 1)
         hello: Hello | None = found.connected(0.0)
-        now_s, drained = 0.0, set()
+        now_s = 0.0
+        drained: set[int] = set()
         while len(drained) < 100:
             assert now_s < 60
             if hello is not None:
