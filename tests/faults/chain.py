@@ -100,6 +100,8 @@ class Chain:
     def drain(self) -> None:
         """SIGTERM every agent; each must end with status 0, its spool empty."""
         for agent in self.agents.values():
+            # One that was started a moment ago would die of the signal instead of draining.
+            agent.ready(60)
             agent.signal(signal.SIGTERM)
         for device, agent in self.agents.items():
             until(lambda agent=agent: (self.revive_cloud(), not agent.alive)[1], 100, f"the end of {device}")
