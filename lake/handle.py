@@ -105,6 +105,7 @@ class Lake:
 
     def __init__(self, storage: Storage, lake_id: str, parameters: Parameters, clock: Clock) -> None:
         self.lake_id = lake_id
+        self.location = storage.location("")
         self._storage = storage
         holder = layout.new_id()
         log = TransactionLog(storage, parameters, clock, f"{socket.gethostname()} {os.getpid()} {holder[:8]}")
@@ -205,6 +206,8 @@ def _pinned(fold: Fold, at: int | None) -> tuple[int, dict[str, TableAt]]:
 
 
 def _first_at(fold: Fold, at: int) -> Published:
+    if at < 1:
+        raise RejectError(f"transactions are numbered from 1, there is no {at}")
     if at <= fold.forgotten_through:
         raise RejectError(
             f"the snapshot at transaction {at} is not kept any more: those up to {fold.forgotten_through} are older "

@@ -97,7 +97,9 @@ def _set_up(connection: duckdb.DuckDBPyConnection, relations: Sequence[Relation]
     connection.execute(f"SET temp_directory = {_text(str(spill))}")
     connection.execute(f"SET max_temp_directory_size = {_text(SPILL_MAX)}")
     files = [file for relation in relations for file in relation.files or []]
-    connection.execute(f"SET allowed_paths = [{', '.join(map(_text, files))}]")
+    # DuckDB asks for the pattern as well as for the file that it finds by it.
+    allowed = dict.fromkeys([*files, *map(_pattern, files)])
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_text, allowed))}]")
     for relation in relations:
         for name, select in _views(relation).items():
             connection.execute(f"CREATE VIEW {_name(name)} AS {select}")
@@ -124,13 +126,13 @@ def _rows_sql(relation: Relation) -> str:
         return f"SELECT {typed} WHERE false"
     # A folder like site=a on the way to the lake would become a column without hive_partitioning = false.
     options = "hive_partitioning = false" + (", union_by_name = true" if relation.evolved else "")
-    files = f"read_parquet([{', '.join(_text(_plain(file)) for file in relation.files)}], {options})"
+    files = f"read_parquet([{', '.join(_text(_pattern(file)) for file in relation.files)}], {options})"
     if relation.evolved:
         return f"SELECT {columns} FROM (SELECT {typed} WHERE false UNION ALL BY NAME SELECT * FROM {files})"  # noqa: S608
     return f"SELECT {columns} FROM {files}"  # noqa: S608 - names and file names are quoted
 
 
-def _plain(file: str) -> str:
+def _pattern(file: str) -> str:
     """`file` as a pattern that matches only itself."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in file)
 

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from edge_agent.contract.errors import RejectError, quoted
+
 __all__ = ["Result", "escaped"]
 
 _ROWS_A_CHUNK = 10_000
@@ -111,8 +113,21 @@ class Result:
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     """Rows of JSON values."""
     for batch in _texts(table, timestamps_only=False).to_batches(max_chunksize=_ROWS_A_CHUNK):
-        columns = [[_json_value(value) for value in column.to_pylist()] for column in batch.columns]
+        columns = [
+            [_json_value(value) for value in _values(column, name)]
+            for name, column in zip(table.column_names, batch.columns, strict=True)
+        ]
         yield from zip(*columns, strict=True)
+
+
+def _values(column: pa.Array, name: str) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError) as error:
+        raise RejectError(
+            f"column {quoted(name)} holds, inside other values, times that have no form ({error}); "
+            "cast them to VARCHAR in the query"
+        ) from error
 
 
 def _texts(table: pa.Table, *, timestamps_only: bool) -> pa.Table:
@@ -122,11 +137,14 @@ def _texts(table: pa.Table, *, timestamps_only: bool) -> pa.Table:
         if pa.types.is_timestamp(field.type):
             plain = column.cast(pa.timestamp(field.type.unit)) if field.type.tz else column
             column = pc.binary_join_element_wise(plain.cast(pa.string()), "Z" if field.type.tz else "", "")  # noqa: PLW2901
+        elif pa.types.is_date(field.type):
+            column = column.cast(pa.string())  # noqa: PLW2901
         elif pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
             column = pa.chunked_array([[v if v is None else v.hex() for v in column.to_pylist()]], pa.string())  # noqa: PLW2901
         elif timestamps_only and pa.types.is_nested(field.type):
             column = pa.chunked_array(  # noqa: PLW2901
-                [[v if v is None else json.dumps(_json_value(v), default=str) for v in column.to_pylist()]], pa.string()
+                [[v if v is None else json.dumps(_json_value(v), default=str) for v in _values(column, field.name)]],
+                pa.string(),
             )
         columns.append(column)
     return pa.table(columns, names=table.column_names) if columns else table

@@ -17,6 +17,7 @@ import pyarrow as pa
 from edge_agent.contract.crash import crash_point
 from edge_agent.contract.errors import LimitError, RejectError, StopError, quoted
 from lake import layout
+from lake.aggregate import fold_sql, is_mergeable
 from lake.schema import KNOWN_TABLES, columns_of, fitted
 from lake.storage import Storage
 from lake.transaction import records
@@ -54,7 +55,10 @@ def _columns(table: str, rows: pa.Table, known: Mapping[str, tuple[Column, ...]]
     """The columns that `table` has, or will have when this creates it."""
     if table in known:
         return known[table]
-    return columns_of(KNOWN_TABLES.get(table, rows.schema), layout.check_table_name(table))
+    columns = columns_of(KNOWN_TABLES.get(table, rows.schema), layout.check_table_name(table))
+    if is_mergeable(columns):
+        fold_sql(columns, table)  # refuses what could be written but never be read
+    return columns
 
 
 def checked(table: str, rows: pa.Table, known: Mapping[str, tuple[Column, ...]]) -> pa.Table:

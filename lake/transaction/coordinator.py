@@ -125,6 +125,8 @@ class Coordinator:
                 return None
             self._log.sync()
             fold = self._log.fold
+            if not fold.pending:
+                return None  # published by who held the lease until we took it
             assert fold.lease is not None, "held"
             through = max(fold.pending)
             changes: dict[str, dict[int, Change]] = {}

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from edge_agent.contract.clock import ManualClock
 from edge_agent.contract.errors import RetryError
@@ -35,6 +36,7 @@ __all__ = [
     "COLUMNS",
     "FaultyStorage",
     "Folding",
+    "MemoryStorage",
     "decision",
     "lease",
     "open_log",
@@ -126,3 +128,52 @@ def open_log(root: Path, storage: DirectoryStorage | None = None) -> Transaction
     storage = storage or DirectoryStorage(root)
     storage.make_folders()
     return TransactionLog(storage, Parameters(), ManualClock(AT_US), "test")
+
+
+class MemoryStorage:
+    """Storage in a dictionary, shared by all who hold it. `create` calls `around("before")` and `around("after")`."""
+
+    def __init__(self, around: Callable[[str], None]) -> None:
+        self.objects: dict[str, bytes] = {}
+        self._around = around
+
+    def create(self, path: str, content: bytes, point: str) -> bool:
+        """As a directory's, between the two calls of `around`."""
+        self._around("before")
+        created = path not in self.objects
+        self.objects.setdefault(path, content)
+        self._around("after")
+        return created
+
+    def read(self, path: str) -> bytes | None:
+        """The content."""
+        return self.objects.get(path)
+
+    def list(self, folder: str) -> list[str]:
+        """Names right below `folder`."""
+        heads = (path.rpartition("/") for path in self.objects)
+        return [name for head, _, name in heads if head == folder]
+
+    def delete(self, path: str) -> None:
+        """Forget it."""
+        self.objects.pop(path, None)
+
+    def sync(self, folder: str) -> None:
+        """Memory is as durable as it gets here."""
+
+    def open_output(self, path: str) -> BinaryIO:
+        """Not used by the log."""
+        raise NotImplementedError
+
+    def sync_files(self, paths: Iterable[str]) -> None:
+        """Not used by the log."""
+        raise NotImplementedError
+
+    def size(self, path: str) -> int | None:
+        """Bytes of an object."""
+        content = self.objects.get(path)
+        return None if content is None else len(content)
+
+    def location(self, path: str) -> str:
+        """Not used by the log."""
+        return f"memory:{path}"

@@ -66,7 +66,7 @@ def test_a_data_file_is_made_once_with_its_folders(storage: DirectoryStorage) ->
         output.write(b"data")
     storage.sync_files([path])
     assert storage.size(path) == 4
-    with pytest.raises(RetryError, match="writing tables/new/file.parquet"):
+    with pytest.raises(RetryError, match=r"writing tables/new/file\.parquet"):
         storage.open_output(path)
 
 
