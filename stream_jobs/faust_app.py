@@ -41,6 +41,7 @@ QUEUED_MESSAGES_MAX = 64
 FETCH_BYTES_MAX = 4 * limits.MIB
 _COMMIT_INTERVAL_S = 2.0
 _REQUEST_TIMEOUT_S = 90.0
+_POLL_INTERVAL_MAX_S = 24 * 3600.0
 _HEARTBEATS_A_SESSION = 5
 
 _log = logging.getLogger("edgewater.worker")
@@ -233,6 +234,8 @@ def _app(settings: WorkerSettings, job: str) -> Any:
         broker_heartbeat_interval=settings.session_timeout_s / _HEARTBEATS_A_SESSION,
         broker_rebalance_timeout=max(10.0, settings.session_timeout_s),
         broker_request_timeout=max(_REQUEST_TIMEOUT_S, settings.session_timeout_s, settings.lake_timeout_s + 30),
+        # How long a lake that cannot may hold consumption up before the worker gives its partitions back.
+        broker_max_poll_interval=_POLL_INTERVAL_MAX_S,
         broker_commit_interval=_COMMIT_INTERVAL_S,
         broker_check_crcs=True,
         consumer_auto_offset_reset="earliest",

@@ -3,7 +3,7 @@
 **Delivery**: exit status 0 after SIGTERM or SIGINT, 1 where the process must be started again or a person has to act
 (the last line says what). When the log restarts the worker goes on by itself; when its consumer does not survive
 that, it ends with 1 at once.
-**Bounds**: ends within `stop_timeout_s` and 3 s more.
+**Bounds**: ends within twice `stop_timeout_s` and 3 s more.
 """
 
 from __future__ import annotations

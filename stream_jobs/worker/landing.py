@@ -97,9 +97,13 @@ class Landing:
         self._woken.set()
 
     def close(self) -> None:
-        """Wait for the applying under way, and close the connection to the log."""
+        """Wait for the applying under way, close the connection to the log, and let another worker apply from now on."""
         self._applier.shutdown(wait=True)
         self._forget_log()
+        try:
+            self._lake.close()
+        except RetryError as error:
+            _log.warning("the lake's lease was not given back: %s", error)
 
     # Partitions
 

@@ -284,11 +284,15 @@ class WorkerService:
         self._generation += 1
         self.landing.wake()
         self._stepper.shutdown(wait=False)
-        await asyncio.get_running_loop().run_in_executor(None, self.landing.close)
+        closing = asyncio.get_running_loop().run_in_executor(None, self.landing.close)
+        try:
+            await asyncio.wait_for(asyncio.shield(closing), max(1.0, self._settings.stop_timeout_s))
+        except TimeoutError:
+            _log.warning("the lake did not let go in time; the next start applies what is decided")
         self.write_status("stopped")
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
-        # Shielded: whoever waits may be cancelled, the thread goes on; the lock must be held as long as it does.
+        # Shielded: whoever waits may be cancelled, the thread goes on; there is one, so what comes next waits for it.
         future = asyncio.get_running_loop().run_in_executor(self._stepper, action)
         return await asyncio.shield(future)
 

@@ -40,6 +40,8 @@ class LakeView(Protocol):
 
     def apply(self) -> int: ...
 
+    def close(self) -> None: ...
+
 
 def repeated(
     action: Callable[[], T], given_up: Callable[[], bool], woken: threading.Event, report: Callable[[str], None]

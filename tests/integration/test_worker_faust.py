@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_agent.contract.clock import Clock
-from edge_agent.contract.errors import RetryError
+from edge_agent.contract.errors import RetryError, StopError
 from edge_agent.contract.topics import LOG_BATCHES
 from stream_jobs.faust_app import FaustSource
 from stream_jobs.jobs import readings_job
@@ -96,6 +96,32 @@ def test_membership_outlives_a_lake_that_cannot(log: EmbeddedLog) -> None:
     assert lake.row_count("readings") == 200_000
     assert {seq for part in lake.tables["readings"] for seq in part["seq"].unique().to_pylist()} == set(range(1, 201))
     assert reports[-1]["alarms"] == []
+
+
+def test_a_damaged_lake_ends_the_worker(log: EmbeddedLog) -> None:
+    """When a partition's state cannot be read the process ends with what a person has to do, it does not hang."""
+
+    class Damaged(MemoryLake):
+        def chain(self, job: str, partition: int) -> Link | None:
+            raise StopError("state file is missing or damaged; restore it from a copy of the lake")
+
+    settings = WorkerSettings(bootstrap_servers=log.bootstrap_servers, session_timeout_s=SESSION_TIMEOUT_S)
+
+    def make_landing(clock: Clock, alarm: Callable[[str], None]) -> Landing:
+        return Landing(
+            job=readings_job(), lake=Damaged(), link=Link, open_log=lambda: LogClient(log.bootstrap_servers),
+            clock=clock, alarm=alarm,
+        )  # fmt: skip
+
+    async def story() -> None:
+        source = FaustSource(settings, "readings")
+        service = WorkerService(settings, make_landing, source, lambda _: None)
+        source.attach(service)
+        with pytest.raises(StopError, match="restore it from a copy"):
+            await asyncio.wait_for(source.run(), 15)
+        await source.close(3)
+
+    asyncio.run(story())
 
 
 async def _until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:

@@ -163,6 +163,7 @@ class MemoryLake:
     tables: dict[str, list[Any]] = field(default_factory=dict)
     transactions: int = 0
     applied: int = 0
+    closed: int = 0
     prepare_errors: list[Exception] = field(default_factory=list)
     decide_errors: list[Exception] = field(default_factory=list)
     apply_errors: list[Exception] = field(default_factory=list)
@@ -204,6 +205,10 @@ class MemoryLake:
     def rows(self, table: str) -> list[dict[str, Any]]:
         """All rows of a table."""
         return [row for part in self.tables.get(table, []) for row in part.to_pylist()]
+
+    def close(self) -> None:
+        """Counted."""
+        self.closed += 1
 
     def row_count(self, table: str) -> int:
         """How many rows a table has."""

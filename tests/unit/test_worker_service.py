@@ -109,6 +109,7 @@ def test_what_is_offered_lands() -> None:
 
     run(world, story)
     assert world.lake.identities() == expected_rows(made)
+    assert world.lake.closed == 1
     last = world.reports[-1]
     assert last["state"] == "stopped"
     assert last["rows_landed"] == 30
