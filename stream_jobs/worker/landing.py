@@ -97,7 +97,7 @@ class Landing:
         self._woken.set()
 
     def close(self) -> None:
-        """Wait for the applying under way, close the connection to the log, and let another worker apply from now on."""
+        """Wait for the applying under way, close the connection to the log, let another worker apply from now on."""
         self._applier.shutdown(wait=True)
         self._forget_log()
         try:
