@@ -161,9 +161,11 @@ class SpoolFile:
         return StopError(f"spool {self.path}: {error}; {_repair(self.path)}")
 
     def close(self) -> None:
-        """Close the database, then let others have the folder."""
+        """Close the database, then let others have the folder. A second call does nothing."""
         self.database.close()
-        os.close(self._lock)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
 
 def _repair(path: Path) -> str:
