@@ -18,6 +18,7 @@ import paho.mqtt.client as mqtt
 
 def _connect(port: int) -> mqtt.Client:
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
+    client.max_inflight_messages_set(200)
     client.connect("127.0.0.1", port)
     client.loop_start()
     return client
@@ -25,7 +26,6 @@ def _connect(port: int) -> mqtt.Client:
 
 def _send(port: int, rate: int, seconds: float) -> None:
     client = _connect(port)
-    client.max_inflight_messages_set(200)
     values = array("d", (n % 97 / 7 for n in range(1000)))
     codes = bytes(n % 8 for n in range(1000))
     end = time.monotonic() + seconds

@@ -2,10 +2,10 @@
 
     python benchmarks/end_to_end.py [--seconds 60] [--runs 3] [--rate 500000] [--freshness-rate 100000]
 
-For each run, one after the other in the same process tree: Edgewater at `rate`; the same readings without any of its
-promises (the same MQTT broker and paho, straight into Parquet files: no spool, no log, no fold, no transaction, no
-sync), as the alternative; and Edgewater at `freshness-rate` for the freshness. Prints the medians, CPU seconds per
-million readings and peak memory of each process, and the ratio.
+For each run, one after the other in the same process tree: Edgewater at `rate`; at `freshness-rate`, for the
+freshness of the last 30 s; and as much as it takes. Beside the last, as the alternative, as much as the same readings
+take without any promise: the same MQTT broker and paho, straight into Parquet files, with no spool, log, fold,
+transaction or sync. Prints medians, CPU seconds per million readings and peak memory of each process, and the ratio.
 
 **Delivery**: exits 1 when the lake does not hold exactly what the spool accepted. **Bounds**: loopback only.
 """
@@ -31,6 +31,8 @@ from edge_agent.contract.status import read_status
 
 FUNCTION = Path(__file__).with_name("bulk_function.py")
 DEVICE = "bench"
+UNBOUNDED_RATE = 3_000_000
+"""More than any part can do on two cores."""
 
 
 def _processes(stack: Stack) -> dict[str, list[int]]:
@@ -74,14 +76,14 @@ def edgewater_run(rate: int, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + 60
         while (landed := _landed_rows(stack.lake)) < accepted and time.monotonic() < deadline:
             time.sleep(0.25)
-        p99 = [f["p99_s"] for f in freshness if f.get("p99_s") is not None]
-        p50 = [f["p50_s"] for f in freshness if f.get("p50_s") is not None]
+        # The worker reports over the last 30 s, so the last report is free of the start when the run is long enough.
+        last = freshness[-1] if freshness else {}
         return {
             "rate": rows / elapsed_s,
             "rows": rows,
             "exact": status == 0 and landed == accepted,
-            "freshness_p50_s": statistics.median(p50) if p50 else None,
-            "freshness_p99_s": max(p99) if p99 else None,
+            "freshness_p50_s": last.get("p50_s"),
+            "freshness_p99_s": last.get("p99_s"),
             "parts": parts,
             "restarts": {n: s.restarts for n, s in stack.supervisor.services.items() if s.restarts},
         }
@@ -104,9 +106,8 @@ def bare_run(rate: int, seconds: float) -> dict[str, Any]:
         script = Path(__file__).with_name("bare_pipeline.py")
         arguments = [sys.executable, str(script), str(port), str(rate), str(seconds), folder]
         reader = subprocess.Popen([*arguments, "read"], stdout=subprocess.PIPE, text=True)
-        sender = subprocess.Popen([*arguments, "send"])
-        out, _ = reader.communicate(timeout=seconds + 120)
-        sender.wait(30)
+        subprocess.run([*arguments, "send"], check=True, timeout=seconds + 60)
+        out, _ = reader.communicate(timeout=60)
         found: dict[str, Any] = json.loads(out)
         return found
 
@@ -124,31 +125,38 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=500_000)
     parser.add_argument("--freshness-rate", type=int, default=100_000)
     arguments = parser.parse_args()
-    fast, bare, steady = [], [], []
+    fast, steady, most, bare = [], [], [], []
     for number in range(arguments.runs):
         fast.append(edgewater_run(arguments.rate, arguments.seconds))
-        bare.append(bare_run(arguments.rate, min(arguments.seconds, 20.0)))
-        steady.append(edgewater_run(arguments.freshness_rate, min(arguments.seconds, 30.0)))
+        steady.append(edgewater_run(arguments.freshness_rate, 40.0))
+        most.append(edgewater_run(UNBOUNDED_RATE, 20.0))
+        bare.append(bare_run(UNBOUNDED_RATE, 20.0))
         print(
-            f"run {number + 1}: {fast[-1]['rate']:,.0f} readings/s (exact: {fast[-1]['exact']}), without promises "
-            f"{bare[-1]['rate']:,.0f}; at {steady[-1]['rate']:,.0f}/s freshness p50 {steady[-1]['freshness_p50_s']} s, "
-            f"p99 {steady[-1]['freshness_p99_s']} s (exact: {steady[-1]['exact']}) restarts {fast[-1]['restarts']}",
+            f"run {number + 1}: offered {arguments.rate:,}/s, landed {fast[-1]['rate']:,.0f}/s; at "
+            f"{steady[-1]['rate']:,.0f}/s freshness p50 {steady[-1]['freshness_p50_s']} s, p99 "
+            f"{steady[-1]['freshness_p99_s']} s; at most {most[-1]['rate']:,.0f}/s, without promises "
+            f"{bare[-1]['rate']:,.0f}/s; exact: {[r['exact'] for r in (fast[-1], steady[-1], most[-1])]}, "
+            f"restarts {fast[-1]['restarts']}",
             flush=True,
         )
-    rate, alternative = _median(fast, "rate"), _median(bare, "rate")
-    print(f"\noffered {arguments.rate:,}/s; medians of {arguments.runs}:")
-    print(f"  Edgewater, exactly once     {rate:>12,.0f} readings/s")
-    print(f"  paho to Parquet, no promise {alternative:>12,.0f} readings/s   ratio {rate / alternative:.2f}")
+    alternative = _median(bare, "rate")
+    print(f"\nmedians of {arguments.runs}:")
+    print(f"  offered {arguments.rate:>9,}/s, landed     {_median(fast, 'rate'):>12,.0f} readings/s")
+    print(f"  as much as it takes           {_median(most, 'rate'):>12,.0f} readings/s")
+    print(
+        f"  paho to Parquet, no promise   {alternative:>12,.0f} readings/s   "
+        f"ratio {_median(most, 'rate') / alternative:.2f}"
+    )
     print(
         f"  freshness at {_median(steady, 'rate'):,.0f}/s: p50 {_median(steady, 'freshness_p50_s'):.2f} s, "
-        f"p99 {_median(steady, 'freshness_p99_s'):.2f} s (worst of each run's seconds)"
+        f"p99 {_median(steady, 'freshness_p99_s'):.2f} s"
     )
     print(f"\n  {'process':<14}{'CPU-s per million':>20}{'peak MB':>10}")
     for name in fast[0]["parts"]:
         cpu = statistics.median(run["parts"][name]["cpu_s_per_million"] for run in fast)
         peak = max(run["parts"][name]["peak_mb"] for run in fast)
         print(f"  {name:<14}{cpu:>20.2f}{peak:>10.0f}")
-    exact = all(run["exact"] for run in (*fast, *steady))
+    exact = all(run["exact"] for run in (*fast, *steady, *most))
     print(f"\nevery row accepted landed, none twice, in each run: {exact}")
     return 0 if exact else 1
 
