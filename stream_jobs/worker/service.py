@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from edge_agent.contract.errors import FencedError, RetryError, StopError
 from .batching import Buffer, Offer, Record
 from .landing import Landing
 from .recovery import Partition
+from .report import status_fields
 from .settings import WorkerSettings
 from .transaction import GivenUpError
 
@@ -323,48 +323,12 @@ class WorkerService:
         self._report(self._fields(state))
 
     def _fields(self, state: str) -> dict[str, Any]:
-        landing, counts = self.landing, self.landing.counts
-        partitions = {}
-        for number in sorted(self._landed):
-            end = self._source.end_offset(number)
-            partitions[str(number)] = {
-                "offset": self._landed[number],
-                "end": end,
-                "lag": None if end is None else max(0, end - self._landed[number]),
-            }
+        ends = {number: self._source.end_offset(number) for number in self._landed}
         return {
-            "state": state or ("waiting" if landing.waiting_for or landing.applying_waits_for else "running"),
-            "waiting_for": landing.waiting_for or landing.applying_waits_for,
-            "partitions": partitions,
-            "rows_landed": counts.rows,
-            "batches_landed": counts.batches,
-            "transactions": counts.transactions,
-            "last_transaction": landing.last_transaction,
-            "applied_transaction": landing.applied_transaction,
-            "dead_letters": counts.dead_letters,
-            "skipped_rows": counts.skipped_rows,
-            "outcomes": dict(counts.outcomes),
-            "freshness": landing.freshness.report(self._clock.monotonic_s()),
+            **status_fields(self.landing, self._landed, ends, self._clock.monotonic_s()),
+            **({"state": state} if state else {}),
             "alarms": list(self._alarms),
             "alarm_count": self._alarm_count,
             "fenced": self._fenced,
             "buffer_bytes": self._buffer.bytes,
-            "cpu_s": _rounded(landing.phases.cpu_s),
-            "elapsed_s": _rounded(landing.phases.elapsed_s),
-            "process_cpu_s": round(time.process_time(), 3),
-            "rss_bytes": _resident_bytes(),
         }
-
-
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    # A copy, since the threads that measure may add a phase meanwhile.
-    return {phase: round(value, 4) for phase, value in sorted(dict(seconds).items())}
-
-
-def _resident_bytes() -> int | None:
-    """Resident memory of this process; None where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * 4096
-    except OSError:
-        return None

@@ -25,7 +25,7 @@ from tests.kit.worker_world import epoch, expected_rows, readings_message
 PARTITIONS = 4
 SESSION_TIMEOUT_S = 2
 CRASH_POINTS = (
-    "worker.step.before:2", "worker.prepare.before:3", "lake.prepare.after_sync:2", "worker.decide.before:2",
+    "worker.step.before:2", "worker.prepare.before:3", "worker.decide.before:2",
     "worker.decide.after:2", "worker.apply.before:3",
 )  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_killed_at_every_step_and_at_random(chain: Chain) -> None:
     marker = chain.directory / "unpickled"
     poison = pickle.dumps(_Touch(marker))
     # The first life makes the lake; from the second on every crash point is reached.
-    for point in [None, *CRASH_POINTS, None, None]:
+    for point in [None, *CRASH_POINTS, None]:
         worker = chain.worker(**({"EDGEWATER_CRASH_POINT": point} if point else {})).start()
         stop = threading.Event()
         traffic = threading.Thread(target=_traffic, args=(chain, rng, stop))
@@ -135,7 +135,7 @@ def test_killed_at_every_step_and_at_random(chain: Chain) -> None:
         chain.expect_everything()
         letters = chain.query("SELECT payload, reason FROM dead_letters")
         assert {bytes(letter["payload"]) for letter in letters} == {poison}
-        assert len(letters) == len(CRASH_POINTS) + 3
+        assert len(letters) == len(CRASH_POINTS) + 2
         assert not marker.exists()
         assert worker.status()["alarms"] == []  # type: ignore[index]
 
