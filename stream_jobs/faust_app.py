@@ -35,7 +35,7 @@ from edge_agent.contract.topics import LOG_BATCHES
 from .worker.batching import Record
 from .worker.settings import WorkerSettings
 
-__all__ = ["FaustSource", "Taker", "remove_pickle"]
+__all__ = ["FaustSource", "Taker", "group_of", "remove_pickle"]
 
 QUEUED_MESSAGES_MAX = 64
 FETCH_BYTES_MAX = 4 * limits.MIB
@@ -147,6 +147,11 @@ class _App(faust.App):  # type: ignore[misc,unused-ignore]
         return
 
 
+def group_of(job: str) -> str:
+    """The consumer group of a job's workers."""
+    return f"edgewater-{job}"
+
+
 class FaustSource:
     """Records of the partitions that the group gives this worker, one at a time to the taker."""
 
@@ -227,7 +232,7 @@ class FaustSource:
 def _app(settings: WorkerSettings, job: str) -> Any:
     broker = [URL(f"kafka://{server.strip()}") for server in settings.bootstrap_servers.split(",")]
     app = _App(
-        f"edgewater-{job}",
+        group_of(job),
         broker=broker,
         broker_client_id=f"edgewater-{settings.name}",
         broker_session_timeout=settings.session_timeout_s,
@@ -240,7 +245,6 @@ def _app(settings: WorkerSettings, job: str) -> Any:
         broker_check_crcs=True,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=FETCH_BYTES_MAX,
-        consumer_group_instance_id=f"{job}-{settings.name}" if settings.static_membership else None,
         stream_buffer_maxsize=QUEUED_MESSAGES_MAX,
         stream_recovery_delay=0.0,
         stream_wait_empty=False,

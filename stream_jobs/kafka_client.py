@@ -261,6 +261,24 @@ class LogClient:
                 raise RetryError("the shard table just written is not in the log yet; reading it again")
         return found
 
+    # Groups
+
+    def unowned_partitions(self, group: str, topic: str) -> set[int]:
+        """Partitions of `topic` that no member of `group` has; empty while the group is not settled."""
+        with _mapped(f"asking about group {group}"):
+            described: dict[str, Any] = self._admin.describe_groups([group])[group]
+        if described.get("group_state") != "Stable":
+            return set()
+        owned: set[int] = set()
+        for member in described["members"]:
+            assignment = member["member_assignment"]
+            if not assignment:
+                continue
+            for assigned in assignment["assigned_partitions"]:
+                if assigned["topic"] == topic:
+                    owned.update(assigned["partitions"])
+        return set(range(self.partition_count(topic))) - owned
+
     # Records
 
     def offsets(self, topic: str, partition: int) -> tuple[int, int]:

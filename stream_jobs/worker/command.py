@@ -24,6 +24,7 @@ from edge_agent.contract.settings import add_options, flags_from, load
 from edge_agent.contract.status import StatusFile
 from edge_agent.contract.topics import LOG_BATCHES
 
+from .orphans import watch_orphans
 from .settings import WorkerSettings
 
 __all__ = ["add_options_to", "main", "run"]
@@ -34,6 +35,7 @@ _LIBRARIES = ("aiokafka", "asyncio", "faust", "kafka", "mode", "stream_jobs.faus
 LIBRARY_INTERVAL_S = 10.0
 _TOPICS_PAUSE_S = 0.2
 _CLOSE_TIMEOUT_S = 3.0
+_ORPHANS_INTERVAL_S = 5.0
 
 
 class _OneLine(logging.Filter):
@@ -103,6 +105,7 @@ class _Process:
             asyncio.create_task(source.run(), name="log"),
             asyncio.create_task(service.run(), name="steps"),
             asyncio.create_task(self._stop.wait(), name="signal"),
+            asyncio.create_task(self._watch_orphans(service), name="orphans"),
         }
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         failures = [error for task in done if (error := task.exception()) is not None]
@@ -115,6 +118,24 @@ class _Process:
             await service.stop()
         await source.close(_CLOSE_TIMEOUT_S)
         return 1 if failures or not self._stop.is_set() else 0
+
+    async def _watch_orphans(self, service: Any) -> None:
+        from stream_jobs.faust_app import group_of
+        from stream_jobs.jobs import readings_job
+        from stream_jobs.kafka_client import LogClient
+
+        group = group_of(readings_job().name)
+
+        def unowned() -> set[int]:
+            client = LogClient(self._settings.bootstrap_servers, timeout_s=self._settings.log_timeout_s)
+            try:
+                return client.unowned_partitions(group, LOG_BATCHES)
+            finally:
+                client.close()
+
+        await watch_orphans(
+            lambda: service.owns_any, unowned, max(_ORPHANS_INTERVAL_S, self._settings.session_timeout_s)
+        )
 
     async def _topics(self) -> bool:
         """Wait until the first bridge has made the log's topics and its shard table; False when told to end."""

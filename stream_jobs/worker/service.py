@@ -99,6 +99,11 @@ class WorkerService:
 
     # Assignments
 
+    @property
+    def owns_any(self) -> bool:
+        """Whether the group gave this worker any partition."""
+        return bool(self._partitions)
+
     def revoked(self) -> None:
         """The partitions may be others' from now on: drop what is buffered, give up what waits for the lake."""
         self._generation += 1

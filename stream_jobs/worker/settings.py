@@ -22,9 +22,7 @@ class WorkerSettings:
     bootstrap_servers: str = setting("127.0.0.1:9092", help="the log: host:port[,host:port...]")
     lake: str = setting("lake", help="directory of the lake; made when it is not there")
     run_dir: str = setting("", help="directory for the status file; empty: none")
-    name: str = setting(
-        "worker", help="name of this worker, different for each: status file and static group membership"
-    )
+    name: str = setting("worker", help="name of this worker, different for each: status file and client id")
     commit_interval_s: float = setting(
         0.5, help="how long batches are collected for one transaction", minimum=0.01, maximum=60
     )
@@ -36,9 +34,6 @@ class WorkerSettings:
     )
     session_timeout_s: float = setting(
         10.0, help="silence after which the group gives this worker's partitions to others", minimum=1, maximum=300
-    )
-    static_membership: bool = setting(
-        True, help="keep the partitions over a restart under the same name (KIP-345) instead of a rebalance"
     )
     log_timeout_s: float = setting(5.0, help="time within which the log must answer a request", minimum=0.1, maximum=60)
     lake_timeout_s: float = setting(
