@@ -156,10 +156,13 @@ class DeltaLog:
                 self._storage.sync(TABLES)
             self._synced = version
 
-    def checkpoint_if_due(self) -> None:
-        """Write a Delta checkpoint and remove old log files, if enough commits came since the last. RetryError."""
+    def checkpoint_if_due(self) -> bool:
+        """Write a Delta checkpoint and remove old log files, if enough commits came since the last; whether it did.
+
+        RetryError: storage.
+        """
         if self._table is None or self._synced - self._last_checkpoint() < COMMITS_BETWEEN_CHECKPOINTS:
-            return
+            return False
         try:
             # A fresh handle: the kept one has become slow, and may hold more than the synced version.
             table = DeltaTable(self._location, version=self._synced)
@@ -172,6 +175,7 @@ class DeltaLog:
             raise RetryError(f"Delta checkpoint of {self._folder}: {error}") from error
         finally:
             self._table = None
+        return True
 
     def _last_checkpoint(self) -> int:
         content = self._storage.read(f"{self._folder}/_delta_log/_last_checkpoint")

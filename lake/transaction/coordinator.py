@@ -47,7 +47,7 @@ class AppliedTable(Protocol):
 
     def commit(self, schema: tuple[Column, ...], changes: dict[int, Change], through: int, at_ms: int) -> int: ...
 
-    def checkpoint_if_due(self) -> None: ...
+    def checkpoint_if_due(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +190,9 @@ class Coordinator:
 
     def _upkeep(self, group: _Group) -> None:
         """Checkpoints, and cleaning behind them: only after what they clean is published."""
-        for name in group.changes:
-            self._tables[name].checkpoint_if_due()
+        # One at a time: tables that change together are due together, and their writers wait for this.
+        if any(self._tables[name].checkpoint_if_due() for name in group.changes):
+            return
         with self._log_lock:
             self._log.checkpoint_if_due()
 

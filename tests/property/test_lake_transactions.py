@@ -49,8 +49,9 @@ class _Handle:
     def start_from(self, version: int) -> None:
         """Nothing is ever torn in memory."""
 
-    def checkpoint_if_due(self) -> None:
+    def checkpoint_if_due(self) -> bool:
         """Nothing to keep short."""
+        return False
 
     def commit(self, schema: tuple[Column, ...], changes: dict[int, Change], through: int, at_ms: int) -> int:
         """See `lake.delta.DeltaLog.commit`."""
