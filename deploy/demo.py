@@ -33,7 +33,7 @@ from .verify import Comparison, compare
 
 __all__ = ["Demo", "device_name"]
 
-DRAIN_TIMEOUT_S = 30.0
+DRAIN_TIMEOUT_S = 15.0
 LANDING_TIMEOUT_S = 60.0
 _INTERRUPTED = 130
 _QUERY = """\

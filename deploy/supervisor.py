@@ -18,11 +18,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from edge_agent.contract.errors import StopError
 from edge_agent.contract.status import read_status
@@ -33,6 +33,7 @@ _log = logging.getLogger("edgewater.supervisor")
 FAILURES_MAX = 5
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.2, 5.0
 _PR_SET_PDEATHSIG = 1
+_INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _TAIL_BYTES = 2000
 
 
@@ -54,6 +55,16 @@ class Service:
     failures: int = 0
     restarts: int = 0
     start_again_at_s: float = 0.0
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits: between the start of a child and the note of its id, nobody would know it to end it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Supervisor:
@@ -89,12 +100,12 @@ class Supervisor:
         prctl = ctypes.CDLL(None).prctl
 
         def end_with_supervisor() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != supervisor:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        log: IO[bytes]
-        with self.log_path(service.name).open("ab") as log:
+        with _uninterrupted(), self.log_path(service.name).open("ab") as log:
             service.process = subprocess.Popen(
                 list(service.command),
                 stdin=subprocess.DEVNULL,
