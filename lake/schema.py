@@ -25,6 +25,7 @@ __all__ = [
     "KNOWN_TABLES",
     "READINGS",
     "READINGS_1M",
+    "SKIPPED",
     "arrow_schema",
     "columns_of",
     "fitted",
@@ -113,11 +114,32 @@ DEAD_LETTERS = pa.schema(
         ("partition", pa.int32()),
         ("offset", pa.int64()),
         ("device", pa.string()),
+        ("epoch", pa.int64()),
+        ("seq", pa.int64()),
         ("received_at", _TIMESTAMP),
     ]
 )
 
-KNOWN_TABLES: dict[str, pa.Schema] = {"readings": READINGS, "readings_1m": READINGS_1M, "dead_letters": DEAD_LETTERS}
+SKIPPED = pa.schema(
+    [
+        ("device", pa.string()),
+        ("epoch", pa.int64()),
+        ("seq_first", pa.int64()),
+        ("seq_last", pa.int64()),
+        ("stream", pa.string()),
+        ("rows", pa.int64()),
+        ("reason", pa.string()),
+        ("received_at", _TIMESTAMP),
+    ]
+)
+"""Seqs that will never come; `stream` and `rows` are null where nobody knows what they held."""
+
+KNOWN_TABLES: dict[str, pa.Schema] = {
+    "readings": READINGS,
+    "readings_1m": READINGS_1M,
+    "dead_letters": DEAD_LETTERS,
+    "skipped": SKIPPED,
+}
 """Tables that everybody may ask for, in a lake that does not have them yet too."""
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from edge_agent.contract.topics import LOG_BATCHES
 from edge_agent.contract.wire import Kind
-from lake.schema import DEAD_LETTERS as _DEAD_LETTERS
+from lake import schema
 
 from .decoding import DeadLetter, SkippedRows
 
@@ -21,20 +21,6 @@ __all__ = ["DEAD_LETTERS", "SKIPPED", "dead_letter_rows", "skipped_rows"]
 
 DEAD_LETTERS = "dead_letters"
 SKIPPED = "skipped"
-
-_TIMESTAMP = pa.timestamp("us", tz="UTC")
-_SKIPPED = pa.schema(
-    [
-        ("device", pa.string()),
-        ("epoch", pa.int64()),
-        ("seq_first", pa.int64()),
-        ("seq_last", pa.int64()),
-        ("stream", pa.string()),
-        ("rows", pa.int64()),
-        ("reason", pa.string()),
-        ("received_at", _TIMESTAMP),
-    ]
-)
 
 
 def dead_letter_rows(letters: Sequence[DeadLetter]) -> Any:
@@ -51,8 +37,7 @@ def dead_letter_rows(letters: Sequence[DeadLetter]) -> Any:
         "seq": [None if header is None else header.seq_first for header in headers],
         "received_at": [letter.record.append_time_ms * 1000 for letter in letters],
     }
-    schema = _DEAD_LETTERS
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    return pa.table(columns, schema=schema.DEAD_LETTERS)
 
 
 def skipped_rows(entries: Sequence[SkippedRows]) -> Any:
@@ -69,7 +54,7 @@ def skipped_rows(entries: Sequence[SkippedRows]) -> Any:
             "reason": [entry.header.reason.name.lower() for entry in entries],
             "received_at": [entry.received_at_us for entry in entries],
         },
-        schema=_SKIPPED,
+        schema=schema.SKIPPED,
     )
 
 
