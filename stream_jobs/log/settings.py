@@ -45,7 +45,7 @@ class LogSettings:
         32, help="produce requests of one connection that wait for their sync at once", minimum=1, maximum=1000
     )
     request_bytes_max: int = setting(
-        16 * MIB, help="largest request; a larger one closes its connection", minimum=64 * KIB, maximum=256 * MIB
+        20 * MIB, help="largest request; a larger one closes its connection", minimum=64 * KIB, maximum=256 * MIB
     )
     fetch_bytes_max: int = setting(
         8 * MIB, help="records in one fetch response, whatever the client asks", minimum=64 * KIB, maximum=256 * MIB
