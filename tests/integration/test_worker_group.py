@@ -1,4 +1,4 @@
-"""What the group says of its partitions, asked at the log itself."""
+"""What the group says of its partitions, asked at the log itself; and who carries the traffic on the default path."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ def test_a_settled_group_owns_every_partition_and_an_unsettled_one_is_not_judged
             assert set(worker.ready(60)["partitions"]) == {"0", "1", "2", "3"}
             assert client.unowned_partitions("edgewater-readings", LOG_BATCHES) == set()
             assert client.unowned_partitions("edgewater-nobody", LOG_BATCHES) == set()
+            described = client._admin.describe_groups(["edgewater-readings"])["edgewater-readings"]
+            # The assignor's name in the group protocol: Faust's own, not aiokafka's.
+            assert described["protocol_data"] == "faust"
+            assert type(producer._producer).__module__.startswith("kafka.")
     finally:
         producer.close(1)
         client.close()
