@@ -39,6 +39,8 @@ def _terminate(_signal: int, _frame: types.FrameType | None) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from .demo import Demo
 
-    # SIGTERM ends the demo the way Ctrl-C does: in order, with nothing left behind.
+    # SIGTERM ends the demo the way Ctrl-C does: in order, with nothing left behind. A shell starts background jobs with
+    # SIGINT ignored, which children would inherit.
     signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return Demo(arguments.dir, None if arguments.keep_running else arguments.seconds).run()

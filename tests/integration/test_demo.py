@@ -48,6 +48,7 @@ def test_the_demo_proves_itself_twice_on_one_directory(tmp_path: Path) -> None:
     assert "true" in answer.stdout.lower()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_ctrl_c_at_any_moment_leaves_no_process_behind(tmp_path: Path, seed: int) -> None:
     """Interrupted at seeded moments from the first status file on, the demo ends with 130 and nothing of it lives."""
@@ -55,19 +56,26 @@ def test_ctrl_c_at_any_moment_leaves_no_process_behind(tmp_path: Path, seed: int
     for number, status in enumerate(["mqtt", "bridge", generator.choice(["log", "worker"]), "agent-"]):
         directory = tmp_path / f"d{number}"
         process = subprocess.Popen(_demo(directory, "60"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        until(lambda d=directory, s=status: list((d / "run").glob(f"{s}*.json")), 40, f"status of {status}")
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=40)
+        try:
+            until(lambda d=directory, s=status: list((d / "run").glob(f"{s}*.json")), 40, f"status of {status}")
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=40)
+        finally:
+            process.kill()
+            process.communicate()
         assert process.returncode == 130, f"seed {seed}: {process.returncode} {error}"
         assert "Traceback" not in error
         assert _processes_of(directory) == [], f"seed {seed}: interrupted at {status}"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)
 def test_a_killed_demo_takes_its_processes_with_it(tmp_path: Path) -> None:
     """kill -9 of the demo itself: the kernel tells its children, and they end."""
     process = subprocess.Popen(_demo(tmp_path / "d", "60"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: list((tmp_path / "d" / "run").glob("agent-*.json")), 40, "the agent's status")
-    process.kill()
-    process.wait(10)
+    try:
+        until(lambda: list((tmp_path / "d" / "run").glob("agent-*.json")), 40, "the agent's status")
+    finally:
+        process.kill()
+        process.wait(10)
     until(lambda: not _processes_of(tmp_path), 40, "the end of the demo's children")

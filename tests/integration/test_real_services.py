@@ -88,6 +88,7 @@ def test_kafka_makes_no_topic_by_itself(kafka_session: Kafka) -> None:
     admin.close()
 
 
+@pytest.mark.long
 def test_three_nodes_survive_the_loss_of_one(tmp_path: Path) -> None:
     """With replication 3 and a node killed, acknowledged records are there and new ones are accepted."""
     requires("kafka")

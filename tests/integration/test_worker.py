@@ -102,6 +102,7 @@ def chain(tmp_path: Path) -> Iterator[Chain]:
     chain.log.stop()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_killed_at_every_step_and_at_random(chain: Chain) -> None:
     """A worker that dies at each crash point and at random moments, under traffic with doubles, disorder and poison,
