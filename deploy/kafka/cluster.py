@@ -195,8 +195,9 @@ class Cluster:
         if (data_dir / "meta.properties").exists():
             return
         result = subprocess.run(
-            [*self._java_line(folder), "kafka.tools.StorageTool", "format", "--cluster-id", self.cluster_id,
-             "--config", str(folder / "server.properties"), "--ignore-formatted"],
+            [*self._java_line(folder), "kafka.tools.StorageTool", "format",
+             # One word: an id may begin with a dash, which would be taken for an option.
+             f"--cluster-id={self.cluster_id}", "--config", str(folder / "server.properties"), "--ignore-formatted"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         if result.returncode != 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError
 
+from deploy.kafka import cluster
 from edge_agent.contract.status import read_status
 from tests.kit.mosquitto import Mosquitto
 from tests.kit.mqtt_client import MqttClient
@@ -88,7 +90,19 @@ def test_kafka_makes_no_topic_by_itself(kafka_session: Kafka) -> None:
     admin.close()
 
 
+@pytest.mark.real
+def test_a_cluster_id_that_begins_with_a_dash_is_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One random id in 64 looks like an option to Kafka's formatter; the node starts all the same."""
+    requires("kafka")
+    monkeypatch.setattr(cluster.uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xfb" + bytes(15)))
+    made = cluster.Cluster(tmp_path, cluster.KafkaSettings())
+    assert made.cluster_id.startswith("-")
+    made.start()
+    made.stop()
+
+
 @pytest.mark.long
+@pytest.mark.real
 def test_three_nodes_survive_the_loss_of_one(tmp_path: Path) -> None:
     """With replication 3 and a node killed, acknowledged records are there and new ones are accepted."""
     requires("kafka")
