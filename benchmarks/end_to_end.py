@@ -130,7 +130,7 @@ def main() -> int:
         fast.append(edgewater_run(arguments.rate, arguments.seconds))
         steady.append(edgewater_run(arguments.freshness_rate, 40.0))
         most.append(edgewater_run(UNBOUNDED_RATE, 20.0))
-        bare.append(bare_run(UNBOUNDED_RATE, 20.0))
+        bare.append(bare_run(10 * UNBOUNDED_RATE, 20.0))
         print(
             f"run {number + 1}: offered {arguments.rate:,}/s, landed {fast[-1]['rate']:,.0f}/s; at "
             f"{steady[-1]['rate']:,.0f}/s freshness p50 {steady[-1]['freshness_p50_s']} s, p99 "
