@@ -25,6 +25,7 @@ from typing import Any
 
 import lake
 from edge_agent.contract.errors import StopError
+from edge_agent.contract.status import read_status
 from lake.chart import chart_lines
 
 from .display import Display, Progress
@@ -113,8 +114,6 @@ class Demo:
         )
 
     def _read(self, name: str) -> dict[str, Any]:
-        from edge_agent.contract.status import read_status
-
         return read_status(self._stack.supervisor.run_dir, name) or {}
 
     def _drained(self, agent: str) -> Comparison:

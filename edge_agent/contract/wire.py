@@ -53,6 +53,7 @@ __all__ = [
     "Kind",
     "Reason",
     "Skipped",
+    "declared_body_bytes",
     "decode_columns",
     "decode_header",
     "decode_skipped",
@@ -308,6 +309,12 @@ def _checked_header(header: Header) -> Header:
     if header.function:
         check_function(header.function)
     return header
+
+
+def declared_body_bytes(data: bytes) -> int:
+    """The decompressed size that a message's header declares, unchecked and without the cost of decoding it: for
+    bounding memory before a message is worth its checks. 0 for what does not begin as a message."""
+    return int.from_bytes(data[40:44], "little") if data[:2] == _MAGIC else 0
 
 
 def decode_header(data: bytes | memoryview) -> tuple[Header, memoryview]:

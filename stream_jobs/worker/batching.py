@@ -15,14 +15,12 @@ from enum import Enum
 from typing import NamedTuple
 
 from edge_agent.contract import limits
+from edge_agent.contract.wire import declared_body_bytes
 
 __all__ = ["Buffer", "Offer", "Record"]
 
 _RECORD_BYTES = 200
 """What a record costs in memory besides its message; keeps floods of tiny messages bounded too."""
-_MAGIC = b"\xedG"
-_RAW_BYTES_AT = slice(40, 44)
-"""Where a header, in every version, has the size of its body decompressed (see contract/wire.py)."""
 
 
 class Record(NamedTuple):
@@ -36,8 +34,7 @@ class Record(NamedTuple):
 
 def memory_bytes(value: bytes) -> int:
     """What a message may take in memory once it is decoded; for bytes that are no message any bounded number."""
-    declared = int.from_bytes(value[_RAW_BYTES_AT], "little") if value[:2] == _MAGIC else 0
-    return _RECORD_BYTES + max(len(value), min(declared, limits.BODY_RAW_BYTES_MAX))
+    return _RECORD_BYTES + max(len(value), min(declared_body_bytes(value), limits.BODY_RAW_BYTES_MAX))
 
 
 class Offer(Enum):

@@ -75,10 +75,18 @@ class Chain:
         victim.start()
 
     def revive(self) -> None:
-        """Start again a bridge, worker or agent that ended by itself (its supervisor's part)."""
-        for product in (*self.products.values(), *self.agents.values()):
-            if not product.alive:
-                product.start()
+        """Start the worker again when it ended by itself, as it may when the log dies under it (its supervisor's part).
+        Nobody else may: a bridge or agent that does is a fault."""
+        worker = self.products["worker"]
+        if not worker.alive:
+            worker.start()
+        bridge = self.products["bridge"]
+        assert bridge.alive, f"the bridge ended by itself with {bridge.returncode}:\n{bridge.tail()}"
+
+    def check_agents(self) -> None:
+        """No agent ended by itself."""
+        for device, agent in self.agents.items():
+            assert agent.alive, f"{device} ended by itself with {agent.returncode}:\n{agent.tail()}"
 
     def accepted_rows(self) -> int:
         """Rows that the spools accepted so far: never falls, though an agent's own count starts again with it."""
@@ -104,21 +112,15 @@ class Chain:
             agent.ready(60)
             agent.signal(signal.SIGTERM)
         for device, agent in self.agents.items():
-            until(lambda agent=agent: (self.revive_cloud(), not agent.alive)[1], 100, f"the end of {device}")
+            until(lambda agent=agent: (self.revive(), not agent.alive)[1], 100, f"the end of {device}")
             assert agent.returncode == 0, f"{device} ended with {agent.returncode}:\n{agent.tail()}"
-
-    def revive_cloud(self) -> None:
-        """Start again a bridge or worker that ended by itself."""
-        for product in self.products.values():
-            if not product.alive:
-                product.start()
 
     def landed(self, timeout_s: float = 90.0) -> Comparison:
         """Wait until the lake holds each accepted row; the comparison, equal or not."""
         last: list[Comparison] = []
 
         def settled() -> bool:
-            self.revive_cloud()
+            self.revive()
             last[:] = [compare(self.spools(), self.lake)]
             return last[0].equal or last[0].doubled > 0 or last[0].foreign > 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
@@ -31,6 +30,7 @@ def _kill_at_seeded_moments(chain: Chain, generator: random.Random, kills: int) 
 
         def in_flight(mark: int = mark) -> bool:
             chain.revive()
+            chain.check_agents()
             return chain.accepted_rows() >= mark and chain.waiting_batches() > 0
 
         until(in_flight, 60, f"{mark} rows accepted and some in flight before kill {len(killed)} ({name})")
@@ -55,8 +55,7 @@ def _aggregates_that_differ(directory: Path) -> int:
     return int(result.arrow().column(0)[0].as_py())
 
 
-def _story(services: Services, directory: Path, kills: int) -> None:
-    seed = int(os.environ.get("EDGEWATER_SEED", random.randrange(1 << 32)))
+def _story(services: Services, directory: Path, kills: int, seed: int) -> None:
     generator = random.Random(seed)
     print(f"\n{services.kind}: seed {seed} (EDGEWATER_SEED={seed} repeats the order of kills)")
     with running_chain(services, directory, DEVICES) as chain:
@@ -76,15 +75,15 @@ def _story(services: Services, directory: Path, kills: int) -> None:
 
 
 @pytest.mark.timeout(420)
-def test_twenty_devices_and_every_part_killed_on_embedded_services(tmp_path: Path) -> None:
+def test_twenty_devices_and_every_part_killed_on_embedded_services(tmp_path: Path, seed: int) -> None:
     """20 devices, 24 kills with traffic in flight, embedded broker and log: the lake equals the ledgers."""
     with embedded_services(tmp_path) as services:
-        _story(services, tmp_path, KILLS)
+        _story(services, tmp_path, KILLS, seed)
 
 
 @pytest.mark.real
 @pytest.mark.timeout(600)
-def test_twenty_devices_and_every_part_killed_on_mosquitto_and_kafka(tmp_path: Path) -> None:
+def test_twenty_devices_and_every_part_killed_on_mosquitto_and_kafka(tmp_path: Path, seed: int) -> None:
     """The same with Mosquitto and Apache Kafka."""
     with real_services(tmp_path) as services:
-        _story(services, tmp_path, KILLS)
+        _story(services, tmp_path, KILLS, seed)
