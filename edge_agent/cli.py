@@ -44,6 +44,7 @@ _EXTRAS = {
     "amqtt": "embedded", "transitions": "embedded", "passlib": "embedded",
     "pyarrow": "lake", "deltalake": "lake", "duckdb": "lake",
     "kafka": "stream", "aiokafka": "stream", "faust": "stream", "mode": "stream", "crc32c": "stream",
+    "waitress": "http",
 }  # fmt: skip
 """Top-level module -> the extra that installs it."""
 

@@ -1,7 +1,7 @@
 """The names of MQTT topics and log topics, and what may stand in them.
 
-MQTT: `edgewater/batch/<shard>/<device>` and `edgewater/hello/<shard>/<device>` from the device,
-`edgewater/ack/<device>` to it. The shard is in the topic so that a bridge subscribes to shards, not to
+MQTT: `edgewater/batch/<shard>/<device>`, `edgewater/hello/<shard>/<device>` and `edgewater/report/<shard>/<device>`
+from the device, `edgewater/ack/<device>` to it. The shard is in the topic so that a bridge subscribes to shards, not to
 devices. QoS 1, never retained, never through a shared subscription.
 
 **Delivery**: a topic whose shard is not the hash of its device is refused, so that one device cannot write
@@ -23,6 +23,7 @@ __all__ = [
     "batch_topic",
     "device_of",
     "hello_topic",
+    "report_topic",
     "shard_filters",
 ]
 
@@ -32,6 +33,8 @@ LOG_CHECKPOINTS = "edgewater.checkpoints"
 LOG_DEAD_LETTERS = "edgewater.dead_letters"
 
 _ROOT = "edgewater"
+_KINDS = ("batch", "hello", "report")
+"""What devices publish."""
 _TOPIC_CHARACTERS_MAX = 160
 
 
@@ -45,23 +48,28 @@ def hello_topic(device: str) -> str:
     return f"{_ROOT}/hello/{shard_of(device)}/{check_device(device)}"
 
 
+def report_topic(device: str) -> str:
+    """Where a device says how it is."""
+    return f"{_ROOT}/report/{shard_of(device)}/{check_device(device)}"
+
+
 def ack_topic(device: str) -> str:
     """Where a device reads its watermarks."""
     return f"{_ROOT}/ack/{check_device(device)}"
 
 
 def shard_filters(shards: range | None = None) -> list[str]:
-    """Topic filters for batches and hellos of `shards` (None: all of them)."""
+    """Topic filters for all that devices of `shards` (None: all of them) publish."""
     if shards is None:
-        return [f"{_ROOT}/batch/+/+", f"{_ROOT}/hello/+/+"]
-    return [f"{_ROOT}/{kind}/{shard}/+" for kind in ("batch", "hello") for shard in shards]
+        return [f"{_ROOT}/{kind}/+/+" for kind in _KINDS]
+    return [f"{_ROOT}/{kind}/{shard}/+" for kind in _KINDS for shard in shards]
 
 
 def device_of(topic: str) -> tuple[str, str]:
-    """(`batch` or `hello`, device) of a topic that a device published to; DecodeError otherwise."""
+    """(`batch`, `hello` or `report`, device) of a topic that a device published to; DecodeError otherwise."""
     parts = topic[: _TOPIC_CHARACTERS_MAX + 1].split("/")
-    if len(parts) != 4 or parts[0] != _ROOT or parts[1] not in ("batch", "hello"):
-        raise DecodeError(f"MQTT topic {quoted(topic)} is not {_ROOT}/batch|hello/<shard>/<device>")
+    if len(parts) != 4 or parts[0] != _ROOT or parts[1] not in _KINDS:
+        raise DecodeError(f"MQTT topic {quoted(topic)} is not {_ROOT}/{'|'.join(_KINDS)}/<shard>/<device>")
     try:
         device = check_device(parts[3])
     except RejectError as error:
