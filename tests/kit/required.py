@@ -41,6 +41,10 @@ def _kafka() -> str:
     return "; ".join(f"missing is {part}" for part in missing_parts())
 
 
+def _curl() -> str:
+    return "" if shutil.which("curl") else "curl is missing (apt-get install curl)"
+
+
 def _traffic_control() -> str:
     if shutil.which("tc") is None:
         return "tc is missing (apt-get install iproute2)"
@@ -49,7 +53,12 @@ def _traffic_control() -> str:
     return "" if Path("/sys/module/sch_netem").exists() else "the kernel has no netem (modprobe sch_netem)"
 
 
-_CHECKS: dict[str, Callable[[], str]] = {"mosquitto": _mosquitto, "kafka": _kafka, "tc-netem": _traffic_control}
+_CHECKS: dict[str, Callable[[], str]] = {
+    "curl": _curl,
+    "kafka": _kafka,
+    "mosquitto": _mosquitto,
+    "tc-netem": _traffic_control,
+}
 
 
 @functools.cache
@@ -63,7 +72,7 @@ def strictness() -> str:
 
 
 def requires(part: str) -> None:
-    """Go on when this machine has `part` (mosquitto, kafka or tc-netem); else skip, or fail when all is required."""
+    """Go on when this machine has `part` (a key of `_CHECKS`); else skip, or fail when all is required."""
     missing = _missing(part)
     if strictness() == "embedded":
         pytest.skip(_REASON.format(part=part, missing=missing or "not part of `make test`; `make test-all` runs it"))
