@@ -32,7 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that start Mosquitto or Kafka as `real`, whether through a fixture or the `services` parameter."""
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if _REAL_FIXTURES & set(getattr(item, "fixturenames", ())) or parameters.get("services") == "real":
+        real = parameters.get("services") == "real" or parameters.get("any_log") == "kafka"
+        if real or _REAL_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.real)
 
 

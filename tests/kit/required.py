@@ -45,6 +45,10 @@ def _curl() -> str:
     return "" if shutil.which("curl") else "curl is missing (apt-get install curl)"
 
 
+def _jdk() -> str:
+    return "" if shutil.which("javac") else "the Java compiler is missing (apt-get install openjdk-17-jdk-headless)"
+
+
 def _traffic_control() -> str:
     if shutil.which("tc") is None:
         return "tc is missing (apt-get install iproute2)"
@@ -55,6 +59,7 @@ def _traffic_control() -> str:
 
 _CHECKS: dict[str, Callable[[], str]] = {
     "curl": _curl,
+    "jdk": _jdk,
     "kafka": _kafka,
     "mosquitto": _mosquitto,
     "tc-netem": _traffic_control,

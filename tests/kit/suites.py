@@ -44,6 +44,7 @@ SUITES = (
     ),
     Suite(name="integration, embedded", command=(*_PYTEST, "tests/integration", "-m", "not real"), minutes_max=12),
     Suite(name="integration, real services", command=(*_PYTEST, "tests/integration", "-m", "real"), minutes_max=15),
+    Suite(name="conformance of the log", command=(*_PYTEST, "tests/conformance"), minutes_max=10),
     Suite(name="faults", command=(*_PYTEST, "-s", "tests/faults"), minutes_max=25),
     Suite(name="build", command=("make", "--no-print-directory", "build"), minutes_max=3),
     Suite(name="light install", command=("make", "--no-print-directory", "light-install"), minutes_max=5),
