@@ -152,7 +152,8 @@ def _checked_stream(name: object) -> str:
 def _declared(declaration: Declaration, *, arguments: int) -> Callable[[F], F]:
     def declare(function: F) -> F:
         name = getattr(function, "__name__", quoted(function))
-        if not callable(function) or isinstance(function, type):
+        thing: object = function
+        if not callable(thing) or isinstance(thing, type):
             raise RejectError(f"{name} is no function; put @{declaration.trigger} above a def")
         if declaration_of(function) is not None:
             raise RejectError(f"function {name} has two triggers; write a function for each")

@@ -1,9 +1,10 @@
 """One function's process, seen from the agent: started, listened to, answered, ended, started again.
 
-**Delivery**: an answer goes to the process that sent the batch, never to the one after it (`run_number`). What a process
-had in hand of messages and rows when it ended is not given to the next one, and counts as missed.
-**Bounds**: at most IN_HAND_MAX messages are at a process, and none is sent while an earlier one does not fit the socket.
-A process that breaks the protocol - a frame over its limit, more than UNANSWERED_MAX batches without an answer - is killed and started again with back-off: RESTART_MIN_S, doubling to RESTART_MAX_S, reset after RAN_WELL_S.
+**Delivery**: an answer goes to the process that sent the batch, never to the one after it (`run_number`). What a
+process had in hand of messages and rows when it ended is not given to the next one, and counts as missed.
+**Bounds**: at most IN_HAND_MAX messages are at a process, and none is sent while an earlier one does not fit the
+socket. A process that breaks the protocol - a frame over its limit, more than UNANSWERED_MAX batches without an
+answer - is killed and started again with back-off: RESTART_MIN_S, doubling to RESTART_MAX_S, reset after RAN_WELL_S.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ bytes that are no batch. **Bounds**: one batch, value by value.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from array import array
 from typing import Any
@@ -33,7 +34,7 @@ def _bits(data: bytes, count: int) -> list[bool]:
 
 def _texts(column: Column) -> list[str]:
     offsets, data = _numbers("i", column.buffers[0]), column.buffers[1]
-    return [data[start:end].decode() for start, end in zip(offsets, offsets[1:], strict=False)]
+    return [data[start:end].decode() for start, end in itertools.pairwise(offsets)]
 
 
 def _values(column: Column) -> list[Any]:

@@ -7,8 +7,9 @@ thread) and accepted batches of streams that a function reads go to the function
 **Delivery**: a batch is handed to `submit`, and the process is answered when `answer` is called for it; batches of a
 process that has ended meanwhile are in the spool or not, and nobody is told. Messages, and rows for functions
 on_stream, are given at most once: what waits ends with the agent, what a process had in hand with the process.
-**Bounds**: FUNCTIONS_MAX functions; each holds at most two batches here, and messages as `mailbox.py` says. Processes are children of the calling thread,
-and die with it: call everything here from the main thread.
+**Bounds**: FUNCTIONS_MAX functions; each holds at most two batches here, and messages as `mailbox.py` says. Processes
+are children of the calling thread, and die with it: call everything but `answer`, `message`, `subscribed` and `wake`
+from the main thread.
 """
 
 from __future__ import annotations
@@ -287,6 +288,14 @@ class Supervisor:
         self._selector.close()
         self._wake_receive.close()
         self._wake_send.close()
+
+    @property
+    def problem(self) -> str:
+        """What troubles the first function that something troubles; nothing when all is well."""
+        for function in self.functions:
+            if error := function.last_error or function.topic_refused:
+                return f"function {function.name or function.source.path}: {error}"
+        return ""
 
     def states(self) -> list[dict[str, Any]]:
         """For the status file: one entry a function."""
