@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from edge_agent.contract.clock import ManualClock
 from edge_agent.contract.errors import RejectError, StopError, quoted
@@ -149,7 +149,7 @@ class FunctionKit:
         for work in self._works.values():
             work.close()
 
-    def __enter__(self) -> FunctionKit:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

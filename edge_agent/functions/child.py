@@ -96,6 +96,7 @@ class Runner:
         self._unanswered = 0
         self._stopping = False
         self._failed = 0
+        self._failing = False
         self._failure_told_s = float("-inf")
 
     def run(self) -> None:
@@ -141,6 +142,7 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - user code may raise anything, and is told what it was
             self._tell(error)
             return
+        self._failing = False
         self._send_all(bodies)
 
     def _send_all(self, bodies: Iterator[Body]) -> None:
@@ -166,13 +168,14 @@ class Runner:
 
     def _tell(self, error: Exception) -> None:
         self._failed += 1
+        self._failing = True
         now_s = self._clock.monotonic_s()
         if now_s - self._failure_told_s >= _REPORT_INTERVAL_S:
             self._failure_told_s = now_s
             self._channel.send(Failed(False, text_of(error), place_of(error, self._path, self._line)))
 
     def _report(self) -> None:
-        self._channel.send(Report(self._work.calls, self._failed, self._work.missed))
+        self._channel.send(Report(self._work.calls, self._failed, self._work.missed, self._failing))
 
 
 def _die_with(agent_pid: int) -> None:

@@ -117,11 +117,12 @@ class Failed(msgspec.Struct, array_like=True, tag="failed", frozen=True):
 
 
 class Report(msgspec.Struct, array_like=True, tag="report", frozen=True):
-    """Counters since the process began."""
+    """Counters since the process began, and whether what was done last failed."""
 
     calls: int
     failed: int
     missed: int
+    failing: bool = False
 
 
 FromAgent: TypeAlias = Load | Answer | Deliver | Rows | Stop

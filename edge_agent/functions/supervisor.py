@@ -195,9 +195,9 @@ class Supervisor:
             self._loaded(function, message)
 
     def _reported(self, function: FunctionProcess, report: Report) -> None:
-        calls_well = report.calls > function.calls and report.failed == function.failed
-        runs_well = not report.failed and self._clock.monotonic_s() - function.started_at_s >= RAN_WELL_S
-        if calls_well or runs_well:
+        calls_well = report.calls > 0 and report.failed == function.failed
+        runs_well = self._clock.monotonic_s() - function.started_at_s >= RAN_WELL_S
+        if (calls_well or runs_well) and not report.failing:
             # Whatever it was, its cause is gone.
             function.last_error = ""
         function.calls, function.failed, function.missed = report.calls, report.failed, report.missed
