@@ -71,7 +71,7 @@ def place_of(error: BaseException, path: str, otherwise: str = "") -> str:
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    return otherwise if otherwise and not inside and isinstance(error, EdgewaterError) else place
+    return otherwise if not inside and isinstance(error, EdgewaterError) else place
 
 
 def text_of(error: BaseException) -> str:
