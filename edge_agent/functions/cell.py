@@ -50,6 +50,8 @@ def text_bytes(text: str) -> int:
 
 def whole(value: object) -> int | None:
     """`value` as an integer, when it is one (an int, a numpy integer) but no boolean; else None."""
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return None
     try:
@@ -60,7 +62,7 @@ def whole(value: object) -> int | None:
 
 def microseconds(value: object) -> int:
     """A time as microseconds since 1970-01-01 UTC: a whole number of them, or a datetime with a zone. RejectError."""
-    if isinstance(value, datetime):
+    if type(value) is not int and isinstance(value, datetime):
         if value.utcoffset() is None:
             raise RejectError("has no time zone; say which one, as datetime.now(timezone.utc)")
         return (value - _EPOCH) // _MICROSECOND
@@ -101,6 +103,10 @@ def cell(value: object, column: str, function: str) -> Cell | None:
         return "float64", value  # type: ignore[return-value]  # known from its type
     if value is None:
         return None
+    if kind is int and _INT64_MIN <= value <= _INT64_MAX:  # type: ignore[operator]  # likewise
+        return "int64", value  # type: ignore[return-value]
+    if kind is bool:
+        return "bool", value  # type: ignore[return-value]
     if isinstance(value, str):
         return _text(value, column, function)
     if isinstance(value, bool) or _is_numpy_bool(value):
