@@ -81,7 +81,7 @@ def checked_value(name: str, value: object, function: str) -> float:
                 f"{function} a stream of its own, as stream={quoted(function + '_rows')}: there integers are exact"
             )
         return exact
-    if isinstance(value, SupportsFloat) and not isinstance(value, str):
+    if isinstance(value, SupportsFloat) and not isinstance(value, (str, complex)):
         try:
             return float(value)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything, and is told what it was

@@ -191,6 +191,32 @@ class TestRunner:
         assert channel.of(frames.Report)[-1] == frames.Report(2, 1, 0)
         assert len(channel.of(frames.Batch)) == 1
 
+    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+    def test_what_would_end_a_program_ends_no_function(self, error: BaseException) -> None:
+        """sys.exit() in a function is a failed call like any other."""
+
+        def leaving() -> None:
+            raise error
+
+        found, channel = runner(leaving, answering(1.5))
+        found.run()
+        assert channel.of(frames.Failed)[0].text.startswith(type(error).__name__)
+        assert channel.of(frames.Report)[-1] == frames.Report(2, 2, 0, failing=True)
+
+    def test_an_exception_that_cannot_say_what_it_is(self) -> None:
+        """Its name is told then."""
+
+        class BrokenError(Exception):
+            def __str__(self) -> str:
+                raise ValueError
+
+        def failing() -> None:
+            raise BrokenError
+
+        found, channel = runner(failing, answering(0.5))
+        found.run()
+        assert "BrokenError, which cannot" in channel.of(frames.Failed)[0].text
+
     def test_many_exceptions_are_told_once_a_second(self) -> None:
         """A function that fails a hundred times a second fills neither socket nor log; its number is reported."""
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from edge_agent.contract import limits, wire
@@ -95,6 +96,7 @@ class TestValues:
             (np.uint8(200), "int64", 200),
             (np.bool_(True), "bool", True),
             (np.str_("text"), "dictionary", "text"),
+            (pd.Timestamp("1970-01-01 00:00:01", tz="UTC"), "timestamp", 1_000_000),
             (datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC), "timestamp", 1_000_005),
             (datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))), "timestamp", 0),
             (datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "timestamp", -1),
@@ -118,6 +120,10 @@ class TestValues:
             (b"raw", "is a bytes; a column takes numbers, text, booleans, times or None: send value.hex()"),
             (object(), "is an object"),
             (1j, "is a complex"),
+            (np.complex128(1), "is a complex128"),
+            (np.datetime64("2025-01-01"), "gives no float"),
+            (pd.NaT, "is no time; send None"),
+            (pd.Timestamp("2025-01-01"), "has no time zone"),
             (date(2025, 1, 1), "is a date; send a datetime with a time zone"),
             (datetime(2025, 1, 1), "has no time zone; say which one"),  # noqa: DTZ001 - naive on purpose
             ("\ud800", "lone surrogate"),
