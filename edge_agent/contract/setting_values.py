@@ -20,7 +20,7 @@ from typing import Any
 
 from .errors import SettingsError, quoted
 
-__all__ = ["checked", "convert", "units_of"]
+__all__ = ["checked", "convert", "units_of", "with_unit"]
 
 _BYTES = {"B": 1} | {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
 _BYTES |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGT", 1)}
@@ -36,6 +36,15 @@ def units_of(name: str) -> dict[str, Fraction]:
     if name.endswith("_ms"):
         return {unit: factor * 1000 for unit, factor in _SECONDS.items()}
     return {unit: Fraction(factor) for unit, factor in _BYTES.items()} if "bytes" in name.split("_") else {}
+
+
+def with_unit(name: str, value: Any) -> str:
+    """A value as text; bytes with the largest binary unit that gives a whole number."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1024 and "KiB" in units_of(name):
+        for unit in ("TiB", "GiB", "MiB", "KiB"):
+            if value % _BYTES[unit] == 0:
+                return f"{value // _BYTES[unit]}{unit}"
+    return str(value)
 
 
 def convert(kind: Any, name: str, raw: object, where: str) -> Any:

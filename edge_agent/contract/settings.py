@@ -32,10 +32,10 @@ from typing import Any, TypeVar
 
 from .errors import SettingsError, quoted
 from .sections import nearest, unknown_section
-from .setting_values import checked, convert
+from .setting_values import checked, convert, with_unit
 from .toml_file import TomlFile
 
-__all__ = ["add_options", "declared", "flags_from", "load", "sample", "setting"]
+__all__ = ["add_options", "declared", "flags_from", "load", "sample", "setting", "shown_default", "value_name"]
 
 T = TypeVar("T")
 _VARIABLE = re.compile(r"EDGEWATER_([A-Za-z0-9_]+?)__([A-Za-z0-9_]+)")
@@ -145,12 +145,12 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             default=None,
-            metavar=_metavar(name, kind, field),
-            help=f"{field.metadata['help']} (default: {_default(field.default)})".replace("%", "%%"),
+            metavar=value_name(name, kind, field),
+            help=f"{field.metadata['help']} (default: {shown_default(name, field.default)})".replace("%", "%%"),
         )
 
 
-def _metavar(name: str, kind: Any, field: dataclasses.Field[Any]) -> str:
+def value_name(name: str, kind: Any, field: dataclasses.Field[Any]) -> str:
     """What stands for the value in `--help`; completion reads it, too."""
     if field.metadata["choices"]:
         return "{" + ",".join(field.metadata["choices"]) + "}"
@@ -161,10 +161,11 @@ def _metavar(name: str, kind: Any, field: dataclasses.Field[Any]) -> str:
     return {int: "N", float: "N", Path: "PATH"}.get(kind, "TEXT")
 
 
-def _default(default: object) -> str:
+def shown_default(name: str, default: Any) -> str:
+    """A default as a person writes it."""
     if isinstance(default, bool):
         return str(default).lower()
-    return "empty" if default == "" else str(default)
+    return "empty" if default == "" else with_unit(name, default)
 
 
 def flags_from(arguments: argparse.Namespace, cls: type[Any]) -> dict[str, object]:
@@ -177,8 +178,10 @@ def sample(cls: type[Any], section: str) -> str:
     lines = [f"[{section}]"]
     for name, (_, field) in declared(cls).items():
         default = field.default
-        shown = str(default).lower() if isinstance(default, bool) else default
-        if isinstance(default, (str, Path)):
-            shown = '"' + str(default).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        shown = with_unit(name, default)
+        if isinstance(default, bool):
+            shown = shown.lower()
+        elif isinstance(default, (str, Path)) or not shown.replace(".", "").isdecimal():
+            shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
         lines += [f"# {field.metadata['help']}", f"# {name} = {shown}"]
     return "\n".join(lines) + "\n"
