@@ -154,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _configure_logging(debug)
     try:
         chosen = noun_parser(name).parse_args(rest)
+        chosen.debug = debug
         status: int = chosen.run(chosen)
         _flush()
     except KeyboardInterrupt:

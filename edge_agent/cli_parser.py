@@ -18,6 +18,7 @@ import argparse
 import difflib
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -55,7 +56,6 @@ class Parser(argparse.ArgumentParser):
     """The parser of the command, a noun or a verb."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        keywords.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         keywords["allow_abbrev"] = False
         super().__init__(*arguments, **keywords)
         self.add_argument(
@@ -156,7 +156,12 @@ class Parser(argparse.ArgumentParser):
                 return redacted(found.expand(ours.replace("{}", name.replace("\\", r"\\"))))
         return f"{name}: {redacted(about.group(2))}"
 
-    # -- help ------------------------------------------------------------------------------------------------------
+    # -- help ----------------------------------------------------------------------------------------------------
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        if self.formatter_class in (argparse.HelpFormatter, argparse.RawDescriptionHelpFormatter):
+            return _Formatter(prog=self.prog)
+        return super()._get_formatter()
 
     def format_help(self) -> str:
         """As argparse, but a command with many options has a usage of one line."""
@@ -165,6 +170,14 @@ class Parser(argparse.ArgumentParser):
             words = [self.prog, *required, "[options]", *(_usage(action) for action in self.arguments)]
             self.usage = " ".join(words).replace("%", "%%")
         return super().format_help()
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Wraps descriptions that were written as one line, and shows as written what has lines of its own."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        assert not indent, "descriptions and epilogs stand at the margin"
+        return text if "\n" in text.strip() else textwrap.fill(text.strip(), width)
 
 
 class _Worded(argparse.ArgumentError):

@@ -277,7 +277,7 @@ def _fish_value(value: Value | None, needed: str) -> str:
     if value.directory:
         return f"{needed} -f -a '(__fish_complete_directories)'"
     if value.file and value.ending:
-        return f"{needed} -k -f -a '(__fish_complete_suffix {value.ending})'"
+        return f"{needed} -f -a '(__edgewater_files {value.ending})'"
     return f"{needed} -F" if value.file else f"{needed} -f"
 
 
@@ -291,6 +291,16 @@ function __edgewater_at
         end
     end
     test "$command" = "$argv[1]"
+end
+function __edgewater_files
+    set -l token (commandline -ct)
+    for file in $token*
+        if test -d $file
+            echo $file/
+        else if string match -q -- "*$argv[1]" $file
+            echo $file
+        end
+    end
 end
 complete -c edgewater -f
 {lines}

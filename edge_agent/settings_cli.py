@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from edge_agent.contract.sections import SECTIONS
-from edge_agent.contract.setting_values import units_of, with_unit
+from edge_agent.contract.setting_values import with_unit
 from edge_agent.contract.settings import declared, sample, shown_default, value_name
 
 __all__ = ["add_settings_command", "page"]
@@ -85,9 +85,7 @@ def page() -> str:
 def _allowed(name: str, kind: Any, field: Any) -> str:
     shown = value_name(name, kind, field).strip("{}").replace(",", ", ")
     minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
-    if shown == "N":
-        shown = "whole number" if kind is int else "number"
-        shown = f"{shown}, unit allowed" if units_of(name) else shown
+    shown = {"N": "whole number" if kind is int else "number", "DIR": "directory"}.get(shown, shown)
     low = "" if minimum is None else f" from {with_unit(name, minimum)}"
     high = "" if maximum is None else f" to {with_unit(name, maximum)}"
     return shown.lower() + low + high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -111,13 +112,16 @@ class Typed:
         """Wait until the terminal shows it."""
 
         def shown() -> str:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 self._seen += os.read(self._master, 65536).decode("utf-8", "replace")
-            except BlockingIOError:
-                pass
+            # zsh takes back the blank after a word when the next word begins.
+            self._seen = self._seen.replace(" \b", "")
             return self._seen if re.search(pattern, self._seen) else ""
 
-        return until(shown, 30, f"{pattern} on the terminal, which shows {self._seen!r}")
+        try:
+            return until(shown, 30, f"{pattern} on the terminal")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the terminal shows {self._seen!r}") from None
 
     def close(self) -> None:
         """End the shell."""
