@@ -42,7 +42,7 @@ def needs(shell: str) -> str:
     """The shell's path; skips where it is not installed."""
     found = shutil.which(shell)
     if found is None:
-        pytest.skip(f"{shell} is not installed: apt-get install {shell}")
+        pytest.skip(f"needs {shell}: it is not installed (apt-get install {shell})")
     return found
 
 
