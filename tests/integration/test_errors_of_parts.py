@@ -10,6 +10,7 @@ import lake
 from tests.kit.mistakes import mistake
 from tests.kit.mosquitto import free_port
 from tests.kit.processes import Product, edgewater
+from tests.kit.wait import until
 
 CSV = "time,pressure\n2026-01-01T00:00:00Z,1.5\n2026-01-01T00:00:01Z,1.6\n"
 
@@ -118,10 +119,9 @@ class TestStack:
     def test_a_second_one_in_a_directory(self, tmp_path: Path) -> None:
         """Who has it, and the ways out; the first one goes on."""
         command = edgewater("up", "--dir", tmp_path / "data", "--mqtt-port", "0", "--http-port", "0")
-        with Product(tmp_path / "data" / "run", "worker", command, end_timeout_s=60) as first:
-            # The stack's own status file is `up`; waiting for any shows that it holds the directory.
-            while not (tmp_path / "data" / "up.lock").exists() and first.alive:
-                pass
+        lock = tmp_path / "data" / "up.lock"
+        with Product(tmp_path / "run", "up", command, end_timeout_s=60) as first:
+            until(lambda: lock.exists() and lock.read_text().strip() == str(first.pid), 60, "the first one's lock")
             found = mistake(tmp_path, "up", "--dir", "data", debug=False)
             found.says(1, f"the directory data is in use by process {first.pid}", "choose another --dir")
             assert first.alive
