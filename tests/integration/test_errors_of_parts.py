@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import lake
+from edge_agent.cli import NOUNS, noun_parser
 from tests.kit.mistakes import mistake
 from tests.kit.mosquitto import free_port
 from tests.kit.processes import Product, edgewater
@@ -183,3 +184,15 @@ def test_a_missing_extra(tmp_path: Path, missing: str, command: list[str], extra
     )
     found = mistake(tmp_path, *command, code=f"import sys\nsys.modules[{missing!r}] = None")
     found.says(1, missing, f"pip install 'edgewater[{extra}]'")
+
+
+def test_every_command_shows_examples() -> None:
+    """The help of each verb, and of each noun without verbs, ends with examples of it."""
+    silent = []
+    for name in NOUNS:
+        parser = noun_parser(name)
+        verbs = parser.verbs or {"": parser}
+        silent += [
+            f"{name} {verb}" for verb, each in verbs.items() if "examples:\n  edgewater " not in (each.epilog or "")
+        ]
+    assert silent == []
