@@ -191,8 +191,7 @@ def test_every_command_shows_examples() -> None:
     silent = []
     for name in NOUNS:
         parser = noun_parser(name)
-        verbs = parser.verbs or {"": parser}
-        silent += [
-            f"{name} {verb}" for verb, each in verbs.items() if "examples:\n  edgewater " not in (each.epilog or "")
-        ]
+        for verb, each in (parser.verbs or {"": parser}).items():
+            if f"edgewater {name}" not in (each.epilog or "").partition("examples:\n")[2]:
+                silent.append(f"{name} {verb}")
     assert silent == []
