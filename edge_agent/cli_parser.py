@@ -165,8 +165,9 @@ class Parser(argparse.ArgumentParser):
     # -- help ----------------------------------------------------------------------------------------------------
 
     def _get_formatter(self) -> argparse.HelpFormatter:
+        # Also where a module has set the usual class for raw epilogs.
         if self.formatter_class in (argparse.HelpFormatter, argparse.RawDescriptionHelpFormatter):
-            return _Formatter(prog=self.prog)
+            self.formatter_class = _Formatter
         return super()._get_formatter()
 
     def format_help(self) -> str:
