@@ -7,7 +7,6 @@ that what devices and files send cannot steer a terminal; a message has at most 
 from __future__ import annotations
 
 import errno
-import getpass
 import os
 from contextlib import suppress
 
@@ -81,6 +80,9 @@ def _of_the_system(error: OSError) -> str | None:
     """None when neither the number nor a path says what it is about."""
     step = _STEPS.get(error.errno or 0)
     if error.errno in (errno.EACCES, errno.EPERM):
+        # Loaded for this message only: a device's memory is counted.
+        import getpass
+
         user = str(os.getuid())
         with suppress(OSError, KeyError):
             user = getpass.getuser()
