@@ -10,6 +10,7 @@ import argparse
 import logging
 import signal
 import sys
+from pathlib import Path
 
 from edge_agent.contract.errors import StopError
 from edge_agent.contract.settings import add_options, flags_from, load
@@ -23,6 +24,9 @@ _log = logging.getLogger("edgewater.bridge")
 
 def add_options_to(parser: argparse.ArgumentParser) -> None:
     """Options of `edgewater bridge run`."""
+    parser.add_argument(
+        "--config", type=Path, default=None, metavar="FILE.toml", help="settings file, section [bridge]"
+    )
     add_options(parser, BridgeSettings)
     parser.set_defaults(run=run)
 
@@ -33,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        service = BridgeService(load(BridgeSettings, "bridge", flags=flags_from(arguments, BridgeSettings)))
+        flags = flags_from(arguments, BridgeSettings)
+        service = BridgeService(load(BridgeSettings, "bridge", file=arguments.config, flags=flags))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         service.run()
