@@ -1,0 +1,192 @@
+"""`edgewater up`: the whole stack in the foreground until Ctrl-C, with a person's functions, jobs and mappings.
+
+Steps, in order: lock the directory; start broker, log, bridge and worker, then a worker for each job file, the mapping,
+and the agent; say where everything is; then keep it running, and print what happens: a part that ended and was started
+again, an alarm. Started again on the same directory it goes on where it stopped.
+
+**Delivery**: nothing is kept here but ports; every part may be killed at any moment, this process too (the kernel tells
+its children to end). **Bounds**: those of `supervisor.py`; LOADING_TIMEOUT_S for function files; one line an event.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+import time
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from edge_agent.contract.errors import SettingsError, StopError
+from edge_agent.contract.names import check_device
+from edge_agent.contract.status import StatusFile, read_status
+
+from .alarms import AlarmWatch
+from .directory import DIRECTORY_DEFAULT, any_free_port, choose_port, port_taken
+from .processes import is_alive
+from .stack import Addresses, Configuration, Stack, is_loopback, url_host
+
+__all__ = ["Up", "UpOptions", "worker_names"]
+
+LOADING_TIMEOUT_S = 30.0
+DRAIN_TIMEOUT_S = 2.0
+_STATUS_INTERVAL_S = 0.5
+_PAUSE_S = 0.2
+_INTERRUPTED = 130
+_NEEDED = ("amqtt", "kafka", "faust", "pyarrow", "deltalake", "duckdb")
+_USUAL_PORTS = {"mqtt": 1883, "http": 8080}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """What the command line says. A port of None: the one of the last start, else the usual one if it is free."""
+
+    directory: Path = DIRECTORY_DEFAULT
+    functions: tuple[Path, ...] = ()
+    jobs: tuple[Path, ...] = ()
+    config: Path | None = None
+    device: str = ""
+    host: str = "127.0.0.1"
+    mqtt_port: int | None = None
+    http_port: int | None = None
+
+
+def worker_names(jobs: tuple[Path, ...]) -> list[str]:
+    """A status file's name for the worker of each job file, different for each."""
+    names: list[str] = []
+    for file in jobs:
+        base = name = f"worker-{re.sub(r'[^A-Za-z0-9_.-]+', '-', file.stem)}"
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{base}-{number}"
+        names.append(name)
+    return names
+
+
+def loading_failure(status: Mapping[str, Any]) -> tuple[bool, str]:
+    """(whether every function of the agent runs, what keeps one from being loaded), by the agent's status."""
+    functions = [one for one in status.get("functions") or () if isinstance(one, dict)]
+    for one in functions:
+        if not one.get("version") and one.get("last_error"):
+            return False, f"{one.get('name')}: {one['last_error']}"
+    return bool(functions) and all(one.get("version") for one in functions), ""
+
+
+class Up:
+    """One run of `edgewater up`."""
+
+    def __init__(self, options: UpOptions, out: TextIO | None = None) -> None:
+        """Check what can be checked before anything starts. StopError says what a person has to do."""
+        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+        if missing:
+            raise StopError(f"`edgewater up` needs {', '.join(missing)}, not installed: pip install 'edgewater[all]'")
+        for kind, files in (("function", options.functions), ("job", options.jobs)):
+            for file in files:
+                if not file.is_file():
+                    raise StopError(f"{kind} file {file} does not exist; check the path")
+        self.options = options
+        self._out = out or sys.stdout
+        self._configuration = Configuration(options.config)
+        self._device = check_device(options.device) if options.device else _host_device()
+        self._ports: dict[str, int] = {}
+        self._state = "starting"
+        self._status_at_s = self._alarms_at_s = 0.0
+        self._alarms = AlarmWatch()
+        self._parts: list[str] = []
+        self._agent = ""
+        self._stack = Stack(
+            options.directory, configuration=self._configuration, on_event=self._event, on_check=self._checked
+        )
+        self._status = StatusFile(None, "up")
+
+    def run(self) -> int:
+        """Until SIGINT or SIGTERM; the exit status. StopError when a part cannot run."""
+        signal.signal(signal.SIGTERM, _interrupt)
+        # A shell starts background jobs with SIGINT ignored, which children would inherit.
+        signal.signal(signal.SIGINT, _interrupt)
+        started_at_s = time.monotonic()
+        try:
+            with self._stack:
+                self._status = StatusFile(self._stack.supervisor.run_dir, "up")
+                self._checked()
+                addresses = self._start()
+                self._state = "running"
+                self._write_status()
+                self._say_where(addresses, time.monotonic() - started_at_s)
+                try:
+                    self._watch()
+                finally:
+                    self._state = "stopping"
+                    self._write_status()
+        except KeyboardInterrupt:
+            self._say("\nended" if self._state == "stopping" else "\ninterrupted before everything was ready; ended")
+            return 0 if self._state == "stopping" else _INTERRUPTED
+        finally:
+            self._state = "stopped"
+            self._write_status()
+        return 0
+
+    # Starting
+
+    def _start(self) -> Addresses:
+        options, stack = self.options, self._stack
+        assert stack.lock is not None, "entered"
+        kept = stack.lock.ports()
+        self._warn_of_host()
+        host = self._host()
+        wanted = options.mqtt_port
+        if wanted is None and self._configuration.says("mqtt", "port"):
+            wanted = self._configured_port()
+        port = choose_port(
+            "mqtt", wanted=wanted, kept=kept.get("mqtt"), usual=_USUAL_PORTS["mqtt"],
+            taken=lambda port: port_taken(host, port),
+        )  # fmt: skip
+        log_port = kept.get("log", 0)
+        if log_port and port_taken("127.0.0.1", log_port):
+            log_port = 0
+        addresses = stack.start(host=host, mqtt_port=port or 0, log_port=log_port)
+        self._ports = {
+            **kept,
+            "mqtt": int(addresses.mqtt_url.rpartition(":")[2]),
+            "log": int(addresses.bootstrap_servers.rpartition(":")[2]),
+        }
+        stack.lock.keep_ports(self._ports)
+        names = worker_names(options.jobs)
+        for name, file in zip(names, options.jobs, strict=True):
+            stack.start_job(name, file)
+        if self._configuration.mappings:
+            names.append("mapping")
+            stack.start_mapping("mapping")
+        for name in names:
+            stack.supervisor.wait_ready(name)
+        if options.functions:
+            self._start_agent(kept.get("http"))
+        return addresses
+
+    def _start_agent(self, kept_http_port: int | None) -> None:
+        stack = self._stack
+        self._agent = stack.start_agent(
+            self._device, [*map(str, self.options.functions)], drain_timeout_s=DRAIN_TIMEOUT_S, first_tries=1
+        )
+        deadline_s = time.monotonic() + LOADING_TIMEOUT_S
+        while True:
+            loaded, failure = loading_failure(stack.supervisor.status(self._agent) or {})
+            if failure:
+                raise StopError(f"function file {failure}")
+            if loaded:
+                return
+            if time.monotonic() > deadline_s:
+                raise StopError(
+                    f"the functions were not loaded after {LOADING_TIMEOUT_S:g} s; does a file compute at its top "
+                    f"level? The end of the agent's log:\n{stack.supervisor.tail(self._agent)}"
+                )
+            stack.supervisor.check()
+            time.sleep(0.05)
