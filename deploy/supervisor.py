@@ -71,6 +71,8 @@ class Service:
     restarts: int = 0
     started_at_s: float = 0.0
     start_again_at_s: float = 0.0
+    log_start: int = 0
+    """Where in its log the output of its present process begins."""
     announce: bool = False
     """Started again, and nobody was told yet that it is ready."""
 
@@ -143,6 +145,7 @@ class Supervisor:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         with _uninterrupted(), self.log_path(service.name).open("ab") as log:
+            service.log_start = log.tell()
             service.process = subprocess.Popen(
                 list(service.command),
                 stdin=subprocess.DEVNULL,
@@ -223,10 +226,12 @@ class Supervisor:
                     os.truncate(path, 0)
 
     def tail(self, name: str) -> str:
-        """The last 2,000 bytes of a child's log."""
-        with contextlib.suppress(FileNotFoundError), self.log_path(name).open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return log.read().decode(errors="replace").strip()
+        """The end, at most 2,000 bytes, of what a child's last process wrote to its log."""
+        start = self.services[name].log_start if name in self.services else 0
+        with contextlib.suppress(OSError), self.log_path(name).open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(0, end - _TAIL_BYTES, start if start <= end else 0))
+            return log.read().decode(errors="replace").strip() or "(it wrote nothing)"
         return "(no log)"
 
     def end(self, name: str, timeout_s: float | None = None) -> int | None:

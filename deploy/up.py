@@ -11,11 +11,9 @@ its children to end). **Bounds**: those of `supervisor.py`; LOADING_TIMEOUT_S fo
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shlex
 import signal
-import socket
 import sys
 import time
 import types
@@ -24,14 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from edge_agent.contract.errors import SettingsError, StopError
+from edge_agent.agent_settings import AgentSettings, default_device
+from edge_agent.contract.errors import StopError
 from edge_agent.contract.names import check_device
-from edge_agent.contract.status import StatusFile, read_status
+from edge_agent.contract.settings import declared, load
+from edge_agent.contract.status import StatusFile
 
 from .alarms import AlarmWatch
-from .directory import DIRECTORY_DEFAULT, any_free_port, choose_port, port_taken
-from .processes import is_alive
-from .stack import Addresses, Configuration, Stack, is_loopback, url_host
+from .directory import DIRECTORY_DEFAULT, choose_port, port_taken
+from .mqtt_settings import MqttSettings
+from .stack import Addresses, Configuration, Stack, is_loopback
 
 __all__ = ["Up", "UpOptions", "worker_names"]
 
@@ -41,6 +41,7 @@ _STATUS_INTERVAL_S = 0.5
 _PAUSE_S = 0.2
 _INTERRUPTED = 130
 _NEEDED = ("amqtt", "kafka", "faust", "pyarrow", "deltalake", "duckdb")
+_QUERY = "SELECT * FROM readings ORDER BY ts DESC LIMIT 10"
 _USUAL_PORTS = {"mqtt": 1883, "http": 8080}
 
 
@@ -53,7 +54,7 @@ class UpOptions:
     jobs: tuple[Path, ...] = ()
     config: Path | None = None
     device: str = ""
-    host: str = "127.0.0.1"
+    host: str = ""
     mqtt_port: int | None = None
     http_port: int | None = None
 
@@ -95,7 +96,10 @@ class Up:
         self.options = options
         self._out = out or sys.stdout
         self._configuration = Configuration(options.config)
-        self._device = check_device(options.device) if options.device else _host_device()
+        self._mqtt = load(MqttSettings, "mqtt", file=options.config)
+        self._host = options.host or self._mqtt.host
+        self._device = options.device or load(AgentSettings, "agent", file=options.config).device or default_device()
+        check_device(self._device)
         self._ports: dict[str, int] = {}
         self._state = "starting"
         self._status_at_s = self._alarms_at_s = 0.0
@@ -140,19 +144,20 @@ class Up:
         options, stack = self.options, self._stack
         assert stack.lock is not None, "entered"
         kept = stack.lock.ports()
-        self._warn_of_host()
-        host = self._host()
+        if not is_loopback(self._host):
+            self._event(
+                f"warning: listening at {self._host}: every machine that reaches it may publish, subscribe and call "
+                "functions, since there is no authentication"
+            )
         wanted = options.mqtt_port
         if wanted is None and self._configuration.says("mqtt", "port"):
-            wanted = self._configured_port()
-        port = choose_port(
-            "mqtt", wanted=wanted, kept=kept.get("mqtt"), usual=_USUAL_PORTS["mqtt"],
-            taken=lambda port: port_taken(host, port),
-        )  # fmt: skip
+            wanted = self._mqtt.port
+        port = self._choose("mqtt", wanted, kept)
+        http_port = self._choose("http", options.http_port, kept) if options.functions else 0
         log_port = kept.get("log", 0)
         if log_port and port_taken("127.0.0.1", log_port):
             log_port = 0
-        addresses = stack.start(host=host, mqtt_port=port or 0, log_port=log_port)
+        addresses = stack.start(host=self._host, mqtt_port=port, log_port=log_port)
         self._ports = {
             **kept,
             "mqtt": int(addresses.mqtt_url.rpartition(":")[2]),
@@ -168,13 +173,24 @@ class Up:
         for name in names:
             stack.supervisor.wait_ready(name)
         if options.functions:
-            self._start_agent(kept.get("http"))
+            self._start_agent(http_port)
         return addresses
 
-    def _start_agent(self, kept_http_port: int | None) -> None:
+    def _choose(self, what: str, wanted: int | None, kept: Mapping[str, int]) -> int:
+        """The port for `what`, 0 for any free one."""
+        found = choose_port(
+            what, wanted=wanted, kept=kept.get(what), usual=_USUAL_PORTS[what],
+            taken=lambda port: port_taken(self._host, port),
+        )  # fmt: skip
+        return found or 0
+
+    def _start_agent(self, http_port: int) -> None:
         stack = self._stack
         self._agent = stack.start_agent(
-            self._device, [*map(str, self.options.functions)], drain_timeout_s=DRAIN_TIMEOUT_S, first_tries=1
+            self._device,
+            [*map(str, self.options.functions), *self._http_options(http_port)],
+            drain_timeout_s=DRAIN_TIMEOUT_S,
+            first_tries=1,
         )
         deadline_s = time.monotonic() + LOADING_TIMEOUT_S
         while True:
@@ -190,3 +206,83 @@ class Up:
                 )
             stack.supervisor.check()
             time.sleep(0.05)
+
+    def _http_options(self, port: int) -> list[str]:
+        fields = {"http_host": self._host, "http_port": str(port)}
+        return [
+            word for name, value in fields.items() if name in declared(AgentSettings)
+            for word in (f"--{name.replace('_', '-')}", value)
+        ]  # fmt: skip
+
+    def _http_urls(self) -> list[str]:
+        if not self._agent:
+            return []
+        found = (self._stack.supervisor.status(self._agent) or {}).get("http_urls")
+        return [str(url) for url in found] if isinstance(found, list) else []
+
+    # Running
+
+    def _watch(self) -> None:
+        while True:
+            self._stack.supervisor.check()
+            time.sleep(_PAUSE_S)
+
+    def _checked(self) -> None:
+        """With every look at the parts: say how we are, and pass on their alarms."""
+        now_s = time.monotonic()
+        if now_s >= self._status_at_s:
+            self._status_at_s = now_s + _STATUS_INTERVAL_S
+            self._write_status()
+            for name in self._stack.supervisor.services:
+                for alarm in self._alarms.new(name, self._stack.supervisor.status(name) or {}):
+                    self._event(f"ALARM {alarm.part}: {alarm.text}")
+
+    def _write_status(self) -> None:
+        addresses = self._stack.addresses
+        self._status.write(
+            state=self._state,
+            directory=str(self.options.directory.absolute()),
+            lake=str(self._stack.lake.absolute()),
+            mqtt_url="" if addresses is None else addresses.mqtt_url,
+            bootstrap_servers="" if addresses is None else addresses.bootstrap_servers,
+            http_urls=self._http_urls(),
+            services=[
+                {
+                    "name": service.name,
+                    "pid": 0 if service.process is None else service.process.pid,
+                    "restarts": service.restarts,
+                }
+                for service in self._stack.supervisor.services.values()
+            ],
+        )
+
+    # Saying
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+    def _event(self, text: str) -> None:
+        from lake.result import escaped
+
+        self._say(f"{time.strftime('%H:%M:%S')}  {escaped(text)}")
+
+    def _say_where(self, addresses: Addresses, seconds: float) -> None:
+        directory = self.options.directory
+        at = "" if directory == DIRECTORY_DEFAULT else f" --dir {shlex.quote(str(directory))}"
+        lines = [f"Edgewater runs in {directory}, ready after {seconds:.1f} s.", ""]
+        lines.append(f"  MQTT    {addresses.mqtt_url}")
+        lines += [f"  HTTP    {url}" for url in self._http_urls()]
+        lines += [
+            f"  log     {addresses.bootstrap_servers}   (for Kafka clients)",
+            f"  lake    {addresses.lake}",
+            "",
+            f'  query   edgewater lake query{at} "{_QUERY}"',
+            f"  status  edgewater status{at}",
+        ]
+        if not self._agent:
+            lines.append(f"  send    edgewater agent run --device NAME --mqtt {addresses.mqtt_url}")
+        self._say("\n".join([*lines, "", "Ctrl-C ends"]))
+
+
+def _interrupt(_signal: int, _frame: types.FrameType | None) -> None:
+    raise KeyboardInterrupt

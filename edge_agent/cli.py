@@ -37,6 +37,8 @@ NOUNS = {
     "lake": Noun("lake.cli", "add_commands", "query and keep the tables"),
     "log": Noun("stream_jobs.cli", "add_log_commands", "the embedded log"),
     "mqtt": Noun("deploy.cli", "add_mqtt_commands", "the embedded MQTT broker"),
+    "status": Noun("deploy.status_cli", "add_status_command", "how a running stack is"),
+    "up": Noun("deploy.up_cli", "add_up_command", "the whole stack on this machine, until Ctrl-C"),
     "worker": Noun("stream_jobs.cli", "add_worker_commands", "from the log into the lake"),
 }
 
