@@ -23,7 +23,7 @@ from edge_agent.contract.status import read_status
 
 from .processes import is_alive
 
-__all__ = ["DIRECTORY_DEFAULT", "DirectoryLock", "any_free_port", "choose_port", "forget_earlier", "port_taken"]
+__all__ = ["DIRECTORY_DEFAULT", "DirectoryLock", "choose_port", "forget_earlier", "port_taken"]
 
 DIRECTORY_DEFAULT = Path("edgewater-data")
 LEFTOVER_TIMEOUT_S = 30.0
@@ -106,18 +106,9 @@ def port_taken(host: str, port: int) -> str:
     try:
         with socket.create_server((host, port), family=_family(host), backlog=1):
             return ""
-    except socket.gaierror as error:
-        raise StopError(f"--host {quoted(host)} is no address of this machine: {error.strerror}") from None
     except OSError as error:
-        if port == 0:
-            raise StopError(f"cannot listen at --host {quoted(host)}: {error.strerror}") from None
-        return error.strerror or str(error)
-
-
-def any_free_port(host: str) -> int:
-    """A port that nobody listens at now."""
-    with socket.create_server((host, 0), family=_family(host), backlog=1) as server:
-        return int(server.getsockname()[1])
+        # The library adds the address to the system's text, which our messages have already.
+        return os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
 
 
 def _family(host: str) -> socket.AddressFamily:

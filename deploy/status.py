@@ -63,18 +63,21 @@ def observe(now: Observed, before: Observed | None) -> dict[str, Any]:
     names = [name for name in now.files if name != "up" and not name.endswith(_DEVICES)]
     expected = [_text(service.get("name")) for service in services]
     ordered = [*expected, *sorted(set(names) - set(expected))]
-    restarts = {_text(service.get("name")): _whole(service.get("restarts")) for service in services}
-    processes = [_process(name, now, restarts.get(name), required=name in expected) for name in ordered if name]
+    known = {_text(service.get("name")): service for service in services}
+    processes = [_process(name, now, known.get(name)) for name in ordered if name]
     if stack is not None:
-        processes.insert(0, _process("up", now, None, required=True))
-    problems = _problems(now, processes, stack, running=running)
+        processes.insert(0, _process("up", now, None))
+        if not running:
+            # The broker and the log do not say that they end.
+            processes = [one | {"state": "stopped"} if one["state"] == "down" else one for one in processes]
+    problems = _problems(now, processes, stack, expected, running=running)
     return {
         "directory": now.directory,
         "at": now.at_s,
         "ok": not problems,
         "problems": problems,
         "stack": _stack(stack, running=running),
-        "processes": [{key: value for key, value in one.items() if key != "required"} for one in processes],
+        "processes": processes,
         "bridges": [_bridge(name, now, before) for name in ordered if "durable_rows" in now.files.get(name, {})],
         "workers": [_worker(name, now, before) for name in ordered if "rows_landed" in now.files.get(name, {})],
         "lake": dict(now.lake),
@@ -99,21 +102,24 @@ def _stack(stack: File | None, *, running: bool) -> dict[str, Any] | None:
 # Processes
 
 
-def _process(name: str, now: Observed, restarts: int | None, *, required: bool) -> dict[str, Any]:
+def _process(name: str, now: Observed, service: File | None) -> dict[str, Any]:
+    """`service` is what `up` says of it: its restarts, and the process it started last."""
     file = now.files.get(name)
-    alive = now.alive.get(name, False)
+    started = 0 if service is None else _whole(service.get("pid"))
+    if file is not None and started and _whole(file.get("pid")) != started:
+        file = None  # of the process before the one that starts now
+    alive = now.alive.get(name, False) if file is not None else bool(started)
     age_s = None if file is None else now.at_s - (_number(file.get("at")) or 0.0)
     return {
         "name": name,
         "state": _state(file, alive=alive, age_s=age_s),
         "detail": "" if file is None or not alive else _detail(file),
-        "pid": None if file is None else _whole(file.get("pid")),
+        "pid": started or None if file is None else _whole(file.get("pid")),
         "alive": alive,
         "since": None if file is None else _number(file.get("started_at")),
         "wrote": None if file is None else _number(file.get("at")),
-        "restarts": restarts,
-        "memory_bytes": now.memory_bytes.get(name),
-        "required": required,
+        "restarts": None if service is None else _whole(service.get("restarts")),
+        "memory_bytes": None if file is None else now.memory_bytes.get(name),
     }
 
 
@@ -147,11 +153,15 @@ def _agent_detail(file: File) -> str:
     return f"function {_text(failing[0].get('name'))}: {_text(failing[0].get('last_error'))}" if failing else ""
 
 
-def _problems(now: Observed, processes: list[dict[str, Any]], stack: File | None, *, running: bool) -> list[str]:
+def _problems(
+    now: Observed, processes: list[dict[str, Any]], stack: File | None, expected: list[str], *, running: bool
+) -> list[str]:
     """Why this is not a stack that works: each one line."""
     up = next((one for one in processes if one["name"] == "up"), None)
     if up is not None and not running:
-        how = "was stopped" if up["state"] == "stopped" else f"ended without a word (process {up['pid']} is gone)"
+        assert stack is not None, "it wrote what we read"
+        told = stack.get("state") == "stopped"
+        how = "was stopped" if told else f"is gone without a word (process {up['pid']})"
         return [f"nothing runs in {now.directory}: `edgewater up` {how}"]
     if not any(one["alive"] for one in processes):
         return [f"nothing runs in {now.directory}"]
@@ -163,8 +173,8 @@ def _problems(now: Observed, processes: list[dict[str, Any]], stack: File | None
         elif one["state"] == "stale":
             found.append(f"{name} is stale: process {pid} wrote no status for {now.at_s - one['wrote']:.0f} s")
         elif one["state"] == "starting":
-            found.append(f"{name} is starting")
-        elif one["state"] == "stopped" and one["required"]:
+            found.append(f"{name} is starting" + (" again" if one["restarts"] else ""))
+        elif one["state"] == "stopped" and name in expected:
             found.append(f"{name} has stopped")
         elif one["detail"] and ("waits for" in one["detail"] or one["detail"].startswith("MQTT")):
             found.append(f"{name} does not work: {one['detail']}")

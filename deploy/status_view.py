@@ -84,10 +84,14 @@ class View:
         """The whole text, without a line end at its end."""
         self._lines = []
         self._head()
-        self._processes()
-        self._flow()
-        self._devices()
-        self._alarms()
+        if any(one["alive"] for one in self.document["processes"]):
+            self._processes()
+            self._flow()
+            self._lake()
+            self._devices()
+            self._alarms()
+        else:
+            self._lake()
         return "\n".join(self._lines)
 
     def _painted(self, text: str, colour: str) -> str:
@@ -110,8 +114,7 @@ class View:
     def _table(self, titles: Sequence[str], rows: Sequence[Sequence[str | Cell]], right: str) -> None:
         """`right` names the columns that are aligned to the right, one letter a column: `l` or `r`."""
         cells = [[Cell(title, _BOLD) for title in titles]]
-        for row in rows:
-            cells.append([one if isinstance(one, Cell) else Cell(one) for one in row])
+        cells += [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
         last = len(titles) - 1
         widths = [
             max(min(len(row[column].text), CELL_CHARACTERS_MAX) for row in cells) for column in range(len(titles))
@@ -122,12 +125,13 @@ class View:
             parts = []
             for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
                 text = _cut(cell.text, CELL_CHARACTERS_MAX if column < last else None if room is None else max(room, 8))
-                shown = text.rjust(width) if right[column] == "r" else text if column == last else text.ljust(width)
-                parts.append(self._painted(shown, cell.colour))
+                space = " " * (width - len(text))
+                shown = self._painted(text, cell.colour) if text else ""
+                parts.append(space + shown if right[column] == "r" else shown + space)
             self._lines.append("  ".join(parts).rstrip())
 
     def _processes(self) -> None:
-        rows = []
+        rows: list[list[str | Cell]] = []
         for one in self.document["processes"]:
             since = one["since"]
             rows.append(
@@ -164,7 +168,6 @@ class View:
                 rows,
                 "lrrrrrr",
             )
-        self._lake()
 
     def _lake(self) -> None:
         lake = self.document["lake"]
@@ -177,16 +180,18 @@ class View:
             self._lines.append("lake: no transaction yet")
         else:
             at = lake.get("transaction_at")
-            ago = "" if at is None else f" {age(self.document['at'] - at)} ago"
-            letters = _count(lake.get("dead_letters"))
-            self._lines.append(f"lake: transaction {lake['transaction']:,}{ago}, {letters} dead letters")
+            ago = "" if at is None else f", {age(self.document['at'] - at)} ago"
+            letters = lake.get("dead_letters") or 0
+            self._lines.append(
+                f"lake: transaction {lake['transaction']:,}{ago}; {letters:,} dead letter{'s' * (letters != 1)}"
+            )
 
     def _devices(self) -> None:
         devices = self.document["devices"]
         found = devices["devices"]
         if not found:
             return
-        rows = []
+        rows: list[list[str | Cell]] = []
         for one in found[:DEVICES_SHOWN]:
             seen = one["seen_at"]
             backlog = one["backlog_batches"]
@@ -232,7 +237,7 @@ def _rate(per_s: float | None) -> str:
 
 def _lag(worker: Mapping[str, Any]) -> str:
     lag = worker["lag_records"]
-    return "-" if lag is None else "none" if lag == 0 else f"{lag:,} records"
+    return "-" if lag is None else "none" if lag == 0 else f"{lag:,} record{'s' * (lag != 1)}"
 
 
 def _freshness(worker: Mapping[str, Any]) -> str:

@@ -42,6 +42,8 @@ LOG_BYTES_MAX = 16 * MIB
 _LOGS_INTERVAL_S = 10.0
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.2, 5.0
 _PR_SET_PDEATHSIG = 1
+_USAGE_STATUS = 2
+"""Exit status for a command line that is not understood: trying it again cannot help."""
 _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _TAIL_BYTES = 2000
 
@@ -88,6 +90,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _how(returncode: int) -> str:
+    """For instance `ended with exit status 1`."""
     if returncode >= 0:
         return f"ended with exit status {returncode}"
     with contextlib.suppress(ValueError):
@@ -204,13 +207,13 @@ class Supervisor:
         if was_ready:
             service.first_tries = FAILURES_MAX
         how = _how(process.returncode)
+        if process.returncode == _USAGE_STATUS and not was_ready:
+            service.failures = max(service.failures, service.first_tries)
         if service.failures >= service.first_tries or service.rapid_ends >= RAPID_ENDS_MAX:
             service.restart = False
-            times = max(service.failures, service.rapid_ends)
-            often = "" if times == 1 else f" {times} times in a row"
+            again = f" {service.rapid_ends} times in a row, the last time" if service.rapid_ends > 1 else ""
             raise StopError(
-                f"{service.name} failed{often}, last it {how}; the end of its log "
-                f"{self.log_path(service.name)}:\n{self.tail(service.name)}"
+                f"{service.name} {how}{again}; its log, {self.log_path(service.name)}, ends:\n{self.tail(service.name)}"
             )
         delay_s = min(_BACKOFF_FIRST_S * 2 ** max(service.failures, service.rapid_ends - 1), _BACKOFF_MAX_S)
         service.start_again_at_s = time.monotonic() + delay_s

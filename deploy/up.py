@@ -23,10 +23,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edge_agent.agent_settings import AgentSettings, default_device
-from edge_agent.contract.errors import StopError
+from edge_agent.contract.errors import StopError, quoted
 from edge_agent.contract.names import check_device
 from edge_agent.contract.settings import declared, load
 from edge_agent.contract.status import StatusFile
+from stream_jobs.bridge.settings import BridgeSettings
+from stream_jobs.log.settings import LogSettings
+from stream_jobs.worker.settings import WorkerSettings
 
 from .alarms import AlarmWatch
 from .directory import DIRECTORY_DEFAULT, choose_port, port_taken
@@ -97,8 +100,12 @@ class Up:
         self._out = out or sys.stdout
         self._configuration = Configuration(options.config)
         self._mqtt = load(MqttSettings, "mqtt", file=options.config)
-        self._host = options.host or self._mqtt.host
+        for settings, section in ((LogSettings, "log"), (BridgeSettings, "bridge"), (WorkerSettings, "worker")):
+            load(settings, section, file=options.config)
         self._device = options.device or load(AgentSettings, "agent", file=options.config).device or default_device()
+        self._host = options.host or self._mqtt.host
+        if why := port_taken(self._host, 0):
+            raise StopError(f"cannot listen at --host {quoted(self._host)}: {why}; use an address of this machine")
         check_device(self._device)
         self._ports: dict[str, int] = {}
         self._state = "starting"
@@ -127,12 +134,15 @@ class Up:
                 self._say_where(addresses, time.monotonic() - started_at_s)
                 try:
                     self._watch()
-                finally:
+                except KeyboardInterrupt:
                     self._state = "stopping"
                     self._write_status()
+                    self._say("\nending")
+            self._say("ended")
         except KeyboardInterrupt:
-            self._say("\nended" if self._state == "stopping" else "\ninterrupted before everything was ready; ended")
-            return 0 if self._state == "stopping" else _INTERRUPTED
+            stopped = self._state == "stopping"
+            self._say("ended at once" if stopped else "\ninterrupted before everything was ready; ended")
+            return 0 if stopped else _INTERRUPTED
         finally:
             self._state = "stopped"
             self._write_status()
@@ -204,7 +214,11 @@ class Up:
                     f"the functions were not loaded after {LOADING_TIMEOUT_S:g} s; does a file compute at its top "
                     f"level? The end of the agent's log:\n{stack.supervisor.tail(self._agent)}"
                 )
-            stack.supervisor.check()
+            if self._agent in stack.supervisor.check():
+                raise StopError(
+                    f"the agent ended before its functions were loaded; the end of its log:\n"
+                    f"{stack.supervisor.tail(self._agent)}"
+                )
             time.sleep(0.05)
 
     def _http_options(self, port: int) -> list[str]:
@@ -262,9 +276,12 @@ class Up:
         print(text, file=self._out, flush=True)
 
     def _event(self, text: str) -> None:
-        from lake.result import escaped
+        if not text.isprintable():
+            # Loaded for what needs it only: it brings pyarrow with it.
+            from lake.result import escaped
 
-        self._say(f"{time.strftime('%H:%M:%S')}  {escaped(text)}")
+            text = "\n".join(map(escaped, text.splitlines()))
+        self._say(f"{time.strftime('%H:%M:%S')}  {text}")
 
     def _say_where(self, addresses: Addresses, seconds: float) -> None:
         directory = self.options.directory
