@@ -107,8 +107,8 @@ def port_taken(host: str, port: int) -> str:
         with socket.create_server((host, port), family=_family(host), backlog=1):
             return ""
     except OSError as error:
-        # The library adds the address to the system's text, which our messages have already.
-        return os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+        # The library adds the address to the text, which our messages have already.
+        return (error.strerror or str(error)).partition(" (while")[0]
 
 
 def _family(host: str) -> socket.AddressFamily:
