@@ -11,6 +11,7 @@ are status files, ALARMS_MAX alarms, and the devices that the bridge shows (see 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,10 @@ class Observed:
 
 
 def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A finite number, or None: JSON as Python reads it knows NaN and infinities."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
 
 
 def _whole(value: object) -> int:
@@ -49,6 +53,10 @@ def _whole(value: object) -> int:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def _mappings(value: object) -> list[File]:
@@ -93,7 +101,7 @@ def _stack(stack: File | None, *, running: bool) -> dict[str, Any] | None:
         "state": _text(stack.get("state")) if running else "stopped",
         "since": _number(stack.get("started_at")),
         "mqtt_url": _text(stack.get("mqtt_url")),
-        "http_urls": [_text(url) for url in stack.get("http_urls") or ()],
+        "http_urls": _texts(stack.get("http_urls")),
         "bootstrap_servers": _text(stack.get("bootstrap_servers")),
         "lake": _text(stack.get("lake")),
     }
@@ -171,7 +179,7 @@ def _problems(
         if one["state"] == "down":
             found.append(f"{name} is down: process {pid} is gone")
         elif one["state"] == "stale":
-            found.append(f"{name} is stale: process {pid} wrote no status for {now.at_s - one['wrote']:.0f} s")
+            found.append(f"{name} is stale: process {pid} wrote no status for {now.at_s - (one['wrote'] or 0):.0f} s")
         elif one["state"] == "starting":
             found.append(f"{name} is starting" + (" again" if one["restarts"] else ""))
         elif one["state"] == "stopped" and name in expected:
@@ -215,9 +223,9 @@ def _worker(name: str, now: Observed, before: Observed | None) -> dict[str, Any]
     file = now.files[name]
     raw = file.get("partitions")
     partitions = [
-        {"partition": int(number), **{key: part.get(key) for key in ("offset", "end", "lag")}}
+        {"partition": int(number), **{key: _number(part.get(key)) for key in ("offset", "end", "lag")}}
         for number, part in (raw.items() if isinstance(raw, dict) else ())
-        if isinstance(part, dict) and str(number).isdecimal()
+        if isinstance(part, dict) and str(number).isdecimal() and str(number).isascii()
     ]
     lags = [_whole(part["lag"]) for part in partitions if part["lag"] is not None]
     freshness = file.get("freshness")

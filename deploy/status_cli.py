@@ -62,6 +62,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _time(file: dict[str, Any]) -> float:
+    at = file.get("at")
+    return at if isinstance(at, float) else 0.0
+
+
 def look(directory: Path, lake: Callable[[], dict[str, Any]]) -> Observed:
     """What the parts in `directory` say now; StopError when there is no stack in it."""
     run_dir = directory / "run"
@@ -71,8 +76,8 @@ def look(directory: Path, lake: Callable[[], dict[str, Any]]) -> Observed:
     files = {
         path.stem: found for path in sorted(run_dir.glob("*.json"))[:_FILES_MAX] if (found := _read(path)) is not None
     }
-    pids = {name: file["pid"] for name, file in files.items() if isinstance(file.get("pid"), int)}
-    alive = {name: is_alive(pid, float(files[name].get("at") or 0)) for name, pid in pids.items() if pid > 0}
+    pids = {name: file["pid"] for name, file in files.items() if type(file.get("pid")) is int and file["pid"] > 0}
+    alive = {name: is_alive(pid, _time(files[name])) for name, pid in pids.items()}
     return Observed(
         str(directory),
         time.time(),

@@ -102,7 +102,9 @@ class View:
         stack = document["stack"]
         words = [escaped(document["directory"])]
         if stack is not None and stack["state"] != "stopped":
-            words.append(f"{stack['state']} for {age(document['at'] - stack['since'])}")
+            words.append(escaped(stack["state"]))
+            if stack["since"] is not None:
+                words[-1] += f" for {age(document['at'] - stack['since'])}"
             words += [escaped(url) for url in (stack["mqtt_url"], *stack["http_urls"]) if url]
             if stack["bootstrap_servers"]:
                 words.append(f"log {escaped(stack['bootstrap_servers'])}")
@@ -137,7 +139,7 @@ class View:
             rows.append(
                 [
                     escaped(one["name"]),
-                    Cell(one["state"], _PLAIN if one["state"] in _WELL else _RED),
+                    Cell(escaped(one["state"]), _PLAIN if one["state"] in _WELL else _RED),
                     _pid(one["pid"]),
                     age(self.document["at"] - since) if since is not None and one["alive"] else "-",
                     _count(one["restarts"]),

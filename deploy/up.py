@@ -34,7 +34,7 @@ from stream_jobs.worker.settings import WorkerSettings
 from .alarms import AlarmWatch
 from .directory import DIRECTORY_DEFAULT, choose_port, port_taken
 from .mqtt_settings import MqttSettings
-from .stack import Addresses, Configuration, Stack, is_loopback
+from .stack import START_TIMEOUT_S, Addresses, Configuration, Stack, is_loopback
 
 __all__ = ["Up", "UpOptions", "worker_names"]
 
@@ -181,7 +181,7 @@ class Up:
             names.append("mapping")
             stack.start_mapping("mapping")
         for name in names:
-            stack.supervisor.wait_ready(name)
+            stack.supervisor.wait_ready(name, START_TIMEOUT_S)
         if options.functions:
             self._start_agent(http_port)
         return addresses
