@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import tomllib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edge_agent.contract.errors import SettingsError
+from edge_agent.contract.toml_file import TomlFile
 
 from .directory import DirectoryLock, forget_earlier
 from .supervisor import FAILURES_MAX, Service, Supervisor, edgewater_command
 
-__all__ = ["Addresses", "Configuration", "Stack", "is_loopback", "url_host"]
+__all__ = ["Addresses", "Configuration", "Stack", "device_name", "is_loopback", "url_host"]
 
 START_TIMEOUT_S = 60.0
 _LOOPBACK = "127.0.0.1"
@@ -63,30 +63,27 @@ def url_host(host: str) -> str:
     return host if address.version == 4 else f"[{host}]"
 
 
+def device_name(host: str) -> str:
+    """The host's name as a device id: what an id may not hold becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", host).strip("-.")[:64] or "this-machine"
+
+
 class Configuration:
     """A settings file (TOML) that all parts are started with; what it says goes before what the stack prefers."""
 
     def __init__(self, file: Path | None = None) -> None:
         """SettingsError when there is no such file, or it is not TOML."""
         self.file = file
-        self._document: dict[str, Any] = {}
-        if file is None:
-            return
-        try:
-            self._document = tomllib.loads(file.read_text("utf-8"))
-        except OSError as error:
-            raise SettingsError(f"settings file {file} cannot be read: {error.strerror}; check the path") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"settings file {file} is not TOML: {error}") from None
+        self._tables: Mapping[str, Any] = {} if file is None else TomlFile.read(file).tables
 
     @property
     def mappings(self) -> bool:
         """Whether it maps topics of foreign devices."""
-        return bool(self._document.get("mappings"))
+        return bool(self._tables.get("mappings"))
 
     def says(self, section: str, name: str) -> bool:
         """Whether the file, or the environment, sets this setting."""
-        table = self._document.get(section)
+        table = self._tables.get(section)
         inside = isinstance(table, dict) and name in table
         return inside or f"EDGEWATER_{section}__{name}".upper() in os.environ
 
@@ -144,7 +141,7 @@ class Stack:
     def start(self, *, host: str = _LOOPBACK, mqtt_port: int = 0, log_port: int = 0) -> Addresses:
         """Start all four; returns when each is ready. StopError names the one that is not.
 
-        The broker listens at `host`, the log on loopback; a port of 0 is any free one.
+        The broker listens at `host`, the log on loopback unless its settings say otherwise; a port of 0 is any free one.
         """
         supervisor = self.supervisor
         self._start(
@@ -152,19 +149,19 @@ class Stack:
             group="services",
         )  # fmt: skip
         self._start(
-            "log", "log", "run", "--dir", self.directory / "log", "--host", _LOOPBACK, "--port", str(log_port),
-            *self.configuration.options("log"), group="services",
+            "log", "log", "run", "--dir", self.directory / "log", "--port", str(log_port),
+            *self.configuration.options("log", {"host": _LOOPBACK}), group="services",
         )  # fmt: skip
         mqtt = supervisor.wait_ready("mqtt", START_TIMEOUT_S)
         log = supervisor.wait_ready("log", START_TIMEOUT_S)
         mqtt_url = f"mqtt://{url_host(mqtt['host'])}:{mqtt['port']}"
-        bootstrap = f"{log['host']}:{log['port']}"
+        bootstrap = f"{url_host(log['host'])}:{log['port']}"
         # A broker or log that is started again must come back where its clients look for it.
         self._pin_port("mqtt", mqtt["port"])
         self._pin_port("log", log["port"])
         self.addresses = Addresses(mqtt_url, bootstrap, self.lake)
         self._start(
-            "bridge", "bridge", "run", "--mqtt-url", mqtt_url, "--bootstrap-servers", bootstrap,
+            "bridge", "bridge", "run", "--name", "bridge", "--mqtt-url", mqtt_url, "--bootstrap-servers", bootstrap,
             *self.configuration.options("bridge", {"partitions": self._partitions}),
         )  # fmt: skip
         self._start_worker("worker", ())

@@ -46,6 +46,7 @@ _USAGE_STATUS = 2
 """Exit status for a command line that is not understood: trying it again cannot help."""
 _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _TAIL_BYTES = 2000
+_TAIL_LINES = 15
 
 
 def edgewater_command(*arguments: str | Path) -> tuple[str, ...]:
@@ -229,12 +230,13 @@ class Supervisor:
                     os.truncate(path, 0)
 
     def tail(self, name: str) -> str:
-        """The end, at most 2,000 bytes, of what a child's last process wrote to its log."""
+        """The end, at most 2,000 bytes and 15 lines, of what a child's last process wrote to its log."""
         start = self.services[name].log_start if name in self.services else 0
         with contextlib.suppress(OSError), self.log_path(name).open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(0, end - _TAIL_BYTES, start if start <= end else 0))
-            return log.read().decode(errors="replace").strip() or "(it wrote nothing)"
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            return "\n".join(lines[-_TAIL_LINES:]) or "(it wrote nothing)"
         return "(no log)"
 
     def end(self, name: str, timeout_s: float | None = None) -> int | None:

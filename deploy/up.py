@@ -10,10 +10,12 @@ its children to end). **Bounds**: those of `supervisor.py`; LOADING_TIMEOUT_S fo
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
 import signal
+import socket
 import sys
 import time
 import types
@@ -22,19 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from edge_agent.agent_settings import AgentSettings, default_device
 from edge_agent.contract.errors import StopError, quoted
 from edge_agent.contract.names import check_device
+from edge_agent.contract.sections import SECTIONS
 from edge_agent.contract.settings import declared, load
 from edge_agent.contract.status import StatusFile
-from stream_jobs.bridge.settings import BridgeSettings
-from stream_jobs.log.settings import LogSettings
-from stream_jobs.worker.settings import WorkerSettings
 
 from .alarms import AlarmWatch
 from .directory import DIRECTORY_DEFAULT, choose_port, port_taken
 from .mqtt_settings import MqttSettings
-from .stack import START_TIMEOUT_S, Addresses, Configuration, Stack, is_loopback
+from .stack import START_TIMEOUT_S, Addresses, Configuration, Stack, device_name, is_loopback
 
 __all__ = ["Up", "UpOptions", "worker_names"]
 
@@ -45,6 +44,7 @@ _PAUSE_S = 0.2
 _INTERRUPTED = 130
 _NEEDED = ("amqtt", "kafka", "faust", "pyarrow", "deltalake", "duckdb")
 _QUERY = "SELECT * FROM readings ORDER BY ts DESC LIMIT 10"
+_SECTIONS = ("mqtt", "log", "bridge", "worker", "agent")
 _USUAL_PORTS = {"mqtt": 1883, "http": 8080}
 
 
@@ -60,6 +60,13 @@ class UpOptions:
     host: str = ""
     mqtt_port: int | None = None
     http_port: int | None = None
+
+
+def _class_of(section: str) -> type[Any]:
+    """The settings class of a part; those of a device are known to this room by name only."""
+    module, _, name = SECTIONS[section].partition(":")
+    found: type[Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def worker_names(jobs: tuple[Path, ...]) -> list[str]:
@@ -99,10 +106,10 @@ class Up:
         self.options = options
         self._out = out or sys.stdout
         self._configuration = Configuration(options.config)
-        self._mqtt = load(MqttSettings, "mqtt", file=options.config)
-        for settings, section in ((LogSettings, "log"), (BridgeSettings, "bridge"), (WorkerSettings, "worker")):
-            load(settings, section, file=options.config)
-        self._device = options.device or load(AgentSettings, "agent", file=options.config).device or default_device()
+        settings = {section: load(_class_of(section), section, file=options.config) for section in _SECTIONS}
+        self._mqtt: MqttSettings = settings["mqtt"]
+        self._log_port: int | None = settings["log"].port if self._configuration.says("log", "port") else None
+        self._device = options.device or settings["agent"].device or device_name(socket.gethostname())
         self._host = options.host or self._mqtt.host
         if why := port_taken(self._host, 0):
             raise StopError(f"cannot listen at --host {quoted(self._host)}: {why}; use an address of this machine")
@@ -164,9 +171,11 @@ class Up:
             wanted = self._mqtt.port
         port = self._choose("mqtt", wanted, kept)
         http_port = self._choose("http", options.http_port, kept) if options.functions else 0
-        log_port = kept.get("log", 0)
-        if log_port and port_taken("127.0.0.1", log_port):
-            log_port = 0
+        log_port = self._log_port
+        if log_port is None:
+            log_port = kept.get("log", 0)
+            if log_port and port_taken("127.0.0.1", log_port):
+                log_port = 0
         addresses = stack.start(host=self._host, mqtt_port=port, log_port=log_port)
         self._ports = {
             **kept,
@@ -224,7 +233,7 @@ class Up:
     def _http_options(self, port: int) -> list[str]:
         fields = {"http_host": self._host, "http_port": str(port)}
         return [
-            word for name, value in fields.items() if name in declared(AgentSettings)
+            word for name, value in fields.items() if name in declared(_class_of("agent"))
             for word in (f"--{name.replace('_', '-')}", value)
         ]  # fmt: skip
 

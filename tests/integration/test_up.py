@@ -90,8 +90,10 @@ class Running:
 def up(tmp_path: Path) -> Iterator[Running]:
     """A stack with one function, not started yet."""
     (tmp_path / "boiler.py").write_text(FUNCTION)
+    config = tmp_path / "edgewater.toml"
+    config.write_text('[agent]\ndevice = "pi4"\n[bridge]\nname = "other"\n[worker]\ncommit_interval_s = 0.3\n')
     running = Running(
-        tmp_path / "data", "--functions", str(tmp_path / "boiler.py"), "--device", "pi4", "--mqtt-port", "0"
+        tmp_path / "data", "--functions", str(tmp_path / "boiler.py"), "--config", str(config), "--mqtt-port", "0"
     )
     yield running
     running.product.kill()
