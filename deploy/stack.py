@@ -141,7 +141,7 @@ class Stack:
     def start(self, *, host: str = _LOOPBACK, mqtt_port: int = 0, log_port: int = 0) -> Addresses:
         """Start all four; returns when each is ready. StopError names the one that is not.
 
-        The broker listens at `host`, the log on loopback unless its settings say otherwise; a port of 0 is any free one.
+        The broker listens at `host`, the log on loopback unless its settings say otherwise; port 0 is any free one.
         """
         supervisor = self.supervisor
         self._start(
