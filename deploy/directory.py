@@ -23,11 +23,13 @@ from edge_agent.contract.status import read_status
 
 from .processes import is_alive
 
-__all__ = ["DIRECTORY_DEFAULT", "DirectoryLock", "choose_port", "forget_earlier", "port_taken"]
+__all__ = ["DIRECTORY_DEFAULT", "DirectoryLock", "any_free_ports", "choose_port", "forget_earlier", "port_taken"]
 
 DIRECTORY_DEFAULT = Path("edgewater-data")
 LEFTOVER_TIMEOUT_S = 30.0
 _FRESH_S = 60.0
+_PORT_MAX = 65_535
+_TRIES = 50
 
 
 class DirectoryLock:
@@ -67,7 +69,7 @@ class DirectoryLock:
         except (OSError, ValueError) as error:
             raise StopError(f"{self._ports_path} cannot be read ({error}); remove it to choose ports anew") from None
         if not isinstance(found, dict) or not all(
-            isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536 for port in found.values()
+            isinstance(port, int) and not isinstance(port, bool) and 0 < port <= _PORT_MAX for port in found.values()
         ):
             raise StopError(f"{self._ports_path} holds {quoted(found)}, not ports; remove it to choose them anew")
         return found
@@ -109,6 +111,17 @@ def port_taken(host: str, port: int) -> str:
     except OSError as error:
         # The library adds the address to the text, which our messages have already.
         return (error.strerror or str(error)).partition(" (while")[0]
+
+
+def any_free_ports(host: str, count: int) -> int:
+    """The first of `count` ports in a row that nobody listens at now; the last tried when there are none."""
+    first = 0
+    for _ in range(_TRIES):
+        with socket.create_server((host, 0), family=_family(host), backlog=1) as server:
+            first = int(server.getsockname()[1])
+        if first + count <= _PORT_MAX and not any(port_taken(host, first + i) for i in range(count)):
+            break
+    return first
 
 
 def _family(host: str) -> socket.AddressFamily:

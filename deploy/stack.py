@@ -165,7 +165,7 @@ class Stack:
             *self.configuration.options("bridge", {"partitions": self._partitions}),
         )  # fmt: skip
         self._start_worker("worker", ())
-        supervisor.wait_ready("bridge", START_TIMEOUT_S)
+        supervisor.wait_ready("bridge", START_TIMEOUT_S, lambda status: status.get("ready"))
         supervisor.wait_ready("worker", START_TIMEOUT_S)
         return self.addresses
 

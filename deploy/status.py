@@ -1,6 +1,7 @@
 """What `edgewater status` knows: one document made of the status files of a stack, pure.
 
-    {"directory", "at", "ok", "problems", "stack", "processes", "bridges", "workers", "lake", "alarms", "devices"}
+    {"directory", "at", "ok", "problems", "stack", "processes", "bridges", "workers", "functions", "lake",
+     "alarms", "devices"}
 
 `observe` takes what the parts wrote (twice, for rates) and what the system says of their processes; nothing here reads
 a file or a clock. Times are Unix seconds, rates per second, sizes bytes; what nobody says is null.
@@ -88,6 +89,7 @@ def observe(now: Observed, before: Observed | None) -> dict[str, Any]:
         "processes": processes,
         "bridges": [_bridge(name, now, before) for name in ordered if "durable_rows" in now.files.get(name, {})],
         "workers": [_worker(name, now, before) for name in ordered if "rows_landed" in now.files.get(name, {})],
+        "functions": [one for name in ordered if now.alive.get(name) for one in _functions(now.files.get(name, {}))],
         "lake": dict(now.lake),
         "alarms": _alarms(names, now),
         "devices": _devices(now),
@@ -244,6 +246,24 @@ def _worker(name: str, now: Observed, before: Observed | None) -> dict[str, Any]
         "skipped_rows": _whole(file.get("skipped_rows")),
         "partitions": sorted(partitions, key=lambda part: part["partition"]),
     }
+
+
+def _functions(agent: File) -> list[dict[str, Any]]:
+    """What an agent on this machine says of its functions, counted since it started."""
+    return [
+        {
+            "device": _text(agent.get("device")),
+            "name": _text(one.get("name")),
+            "state": _text(one.get("state")),
+            "trigger": _text(one.get("trigger")),
+            "url": _text(one.get("url")),
+            "calls": _whole(one.get("calls")),
+            "failed": _whole(one.get("failed")),
+            "rows": _whole(one.get("rows")),
+            "last_error": _text(one.get("last_error")),
+        }
+        for one in _mappings(agent.get("functions"))
+    ]
 
 
 def _alarms(names: Iterable[str], now: Observed) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 Everything that came from elsewhere - device names, problems, alarms - has its control characters escaped.
 
-**Delivery**: pure. **Bounds**: DEVICES_SHOWN devices and ALARMS_SHOWN alarms; cells of CELL_CHARACTERS_MAX characters,
+**Delivery**: pure. **Bounds**: DEVICES_SHOWN devices, FUNCTIONS_SHOWN functions and ALARMS_SHOWN alarms; cells of CELL_CHARACTERS_MAX characters,
 the last column as wide as the terminal.
 """
 
@@ -18,6 +18,7 @@ from lake.result import escaped
 __all__ = ["View", "age", "size"]
 
 DEVICES_SHOWN = 20
+FUNCTIONS_SHOWN = 20
 ALARMS_SHOWN = 10
 CELL_CHARACTERS_MAX = 40
 _RED, _YELLOW, _BOLD, _PLAIN = "31", "33", "1", ""
@@ -88,6 +89,7 @@ class View:
             self._processes()
             self._flow()
             self._lake()
+            self._functions()
             self._devices()
             self._alarms()
         else:
@@ -187,6 +189,26 @@ class View:
             self._lines.append(
                 f"lake: transaction {lake['transaction']:,}{ago}; {letters:,} dead letter{'s' * (letters != 1)}"
             )
+
+    def _functions(self) -> None:
+        functions = self.document["functions"]
+        rows: list[list[str | Cell]] = [
+            [
+                escaped(one["name"]),
+                Cell(escaped(one["state"]), _PLAIN if one["state"] in _WELL else _RED),
+                _count(one["calls"]),
+                Cell(_count(one["failed"]), _YELLOW if one["failed"] else _PLAIN),
+                _count(one["rows"]),
+                Cell(escaped(one["last_error"]), _YELLOW)
+                if one["last_error"]
+                else escaped(one["url"] or one["trigger"]),
+            ]
+            for one in functions[:FUNCTIONS_SHOWN]
+        ]
+        if rows:
+            self._table(["FUNCTION", "STATE", "CALLS", "FAILED", "ROWS", ""], rows, "llrrrl")
+        if len(functions) > len(rows):
+            self._lines.append(f"({len(rows)} of {len(functions)} functions; --json lists all)")
 
     def _devices(self) -> None:
         devices = self.document["devices"]

@@ -167,10 +167,12 @@ class Supervisor:
         found = read_status(self.run_dir, name)
         return found if found is not None and process is not None and found.get("pid") == process.pid else None
 
-    def wait_ready(self, name: str, timeout_s: float = 30.0) -> dict[str, Any]:
-        """The child's first status; StopError with the end of its log when it fails or takes too long."""
+    def wait_ready(
+        self, name: str, timeout_s: float = 30.0, ready: Callable[[dict[str, Any]], object] = lambda _status: True
+    ) -> dict[str, Any]:
+        """The child's first status for which `ready` holds; StopError with the end of its log when it does not come."""
         deadline = time.monotonic() + timeout_s
-        while (found := self.status(name)) is None:
+        while (found := self.status(name)) is None or not ready(found):
             self.check()
             if time.monotonic() > deadline:
                 raise StopError(f"{name} was not ready after {timeout_s:g} s; the end of its log:\n{self.tail(name)}")

@@ -31,7 +31,7 @@ from edge_agent.contract.settings import declared, load
 from edge_agent.contract.status import StatusFile
 
 from .alarms import AlarmWatch
-from .directory import DIRECTORY_DEFAULT, choose_port, port_taken
+from .directory import DIRECTORY_DEFAULT, any_free_ports, choose_port, port_taken
 from .mqtt_settings import MqttSettings
 from .stack import START_TIMEOUT_S, Addresses, Configuration, Stack, device_name, is_loopback
 
@@ -109,7 +109,8 @@ class Up:
         settings = {section: load(_class_of(section), section, file=options.config) for section in _SECTIONS}
         self._mqtt: MqttSettings = settings["mqtt"]
         self._log_port: int | None = settings["log"].port if self._configuration.says("log", "port") else None
-        self._device = options.device or settings["agent"].device or device_name(socket.gethostname())
+        self._agent_settings = settings["agent"]
+        self._device = options.device or self._agent_settings.device or device_name(socket.gethostname())
         self._host = options.host or self._mqtt.host
         if why := port_taken(self._host, 0):
             raise StopError(f"cannot listen at --host {quoted(self._host)}: {why}; use an address of this machine")
@@ -170,7 +171,6 @@ class Up:
         if wanted is None and self._configuration.says("mqtt", "port"):
             wanted = self._mqtt.port
         port = self._choose("mqtt", wanted, kept)
-        http_port = self._choose("http", options.http_port, kept) if options.functions else 0
         log_port = self._log_port
         if log_port is None:
             log_port = kept.get("log", 0)
@@ -192,8 +192,17 @@ class Up:
         for name in names:
             stack.supervisor.wait_ready(name, START_TIMEOUT_S)
         if options.functions:
-            self._start_agent(http_port)
+            self._start_agent(self._http_port(kept))
+            if urls := self._http_urls():
+                stack.lock.keep_ports({**self._ports, "http": min(int(url.rpartition(":")[2]) for url in urls)})
         return addresses
+
+    def _http_port(self, kept: Mapping[str, int]) -> int:
+        """The port of the first function that is served over HTTP; the next ones have the following."""
+        wanted = self.options.http_port
+        if wanted is None and self._configuration.says("agent", "http_port"):
+            wanted = self._agent_settings.http_port
+        return self._choose("http", wanted, kept) or any_free_ports(self._host, len(self.options.functions))
 
     def _choose(self, what: str, wanted: int | None, kept: Mapping[str, int]) -> int:
         """The port for `what`, 0 for any free one."""
@@ -217,7 +226,7 @@ class Up:
             if failure:
                 raise StopError(f"function file {failure}")
             if loaded:
-                return
+                break
             if time.monotonic() > deadline_s:
                 raise StopError(
                     f"the functions were not loaded after {LOADING_TIMEOUT_S:g} s; does a file compute at its top "
@@ -229,6 +238,7 @@ class Up:
                     f"{stack.supervisor.tail(self._agent)}"
                 )
             time.sleep(0.05)
+        stack.supervisor.wait_ready(self._agent, START_TIMEOUT_S, lambda status: status.get("connected"))
 
     def _http_options(self, port: int) -> list[str]:
         fields = {"http_host": self._host, "http_port": str(port)}
@@ -240,8 +250,8 @@ class Up:
     def _http_urls(self) -> list[str]:
         if not self._agent:
             return []
-        found = (self._stack.supervisor.status(self._agent) or {}).get("http_urls")
-        return [str(url) for url in found] if isinstance(found, list) else []
+        status = self._stack.supervisor.status(self._agent) or {}
+        return [str(one["url"]) for one in status.get("functions") or () if isinstance(one, dict) and one.get("url")]
 
     # Running
 

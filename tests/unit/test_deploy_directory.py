@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy import directory as directory_module
-from deploy.directory import DirectoryLock, choose_port, forget_earlier, port_taken
+from deploy.directory import DirectoryLock, any_free_ports, choose_port, forget_earlier, port_taken
 from deploy.processes import is_alive, memory_bytes
 from edge_agent.contract.errors import StopError
 from edge_agent.contract.status import StatusFile
@@ -83,6 +83,12 @@ def test_whether_a_port_is_taken_is_what_the_system_says() -> None:
         assert port_taken("127.0.0.1", port) == "Address already in use"
     assert port_taken("127.0.0.1", port) == ""
     assert "assign" in port_taken("192.0.2.1", 0)
+
+
+def test_ports_in_a_row_are_free_at_once() -> None:
+    """For several apps of one agent."""
+    first = any_free_ports("127.0.0.1", 3)
+    assert [port_taken("127.0.0.1", first + n) for n in range(3)] == ["", "", ""]
 
 
 def test_earlier_parts_are_waited_for_and_their_files_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

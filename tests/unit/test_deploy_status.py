@@ -137,6 +137,8 @@ def test_an_agent_on_this_machine_says_of_itself_what_a_report_would() -> None:
     pi4 = found["devices"]["devices"][0]
     assert (pi4["backlog_batches"], pi4["backlog_bytes"]) == (2, 300)
     assert pi4["problem"] == "function boiler: ZeroDivisionError (boiler.py:7)"
+    assert [one["name"] for one in found["functions"]] == ["boiler"]
+    assert "ZeroDivisionError (boiler.py:7)" in View(found).render()
 
 
 @pytest.mark.parametrize("value", [None, "x", -1, [], {}, 1.5, True, [1, "x", None], {"a": [1]}])
