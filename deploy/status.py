@@ -151,14 +151,15 @@ def _detail(file: File) -> str:
         return f"waits for {waiting_for}"
     if "durable_rows" in file and not file.get("ready"):
         return f"MQTT {_text(file.get('mqtt'))}, log {_text(file.get('log'))}"
-    if "spool_batches" in file:
-        return _agent_detail(file)
+    if "spool_batches" in file and not file.get("connected"):
+        return f"not connected: {_text(file.get('last_error')) or 'no broker yet'}"
     return ""
 
 
-def _agent_detail(file: File) -> str:
-    if not file.get("connected"):
-        return f"not connected: {_text(file.get('last_error')) or 'no broker yet'}"
+def _agent_problem(file: File) -> str:
+    """What troubles an agent: its connection, or the first function that fails."""
+    if detail := _detail(file):
+        return detail
     failing = [one for one in _mappings(file.get("functions")) if one.get("last_error")]
     return f"function {_text(failing[0].get('name'))}: {_text(failing[0].get('last_error'))}" if failing else ""
 
@@ -323,5 +324,5 @@ def _add_agent(shown: dict[str, dict[str, Any]], file: File) -> None:
         "backlog_batches": _whole(file.get("spool_batches")),
         "backlog_bytes": _whole(file.get("spool_bytes")),
         "rows_dropped": _whole(file.get("rows_dropped")),
-        "problem": device["problem"] or _agent_detail(file),
+        "problem": device["problem"] or _agent_problem(file),
     }

@@ -2,8 +2,8 @@
 
 Everything that came from elsewhere - device names, problems, alarms - has its control characters escaped.
 
-**Delivery**: pure. **Bounds**: DEVICES_SHOWN devices, FUNCTIONS_SHOWN functions and ALARMS_SHOWN alarms; cells of CELL_CHARACTERS_MAX characters,
-the last column as wide as the terminal.
+**Delivery**: pure. **Bounds**: DEVICES_SHOWN devices, FUNCTIONS_SHOWN functions, ALARMS_SHOWN alarms; cells of
+CELL_CHARACTERS_MAX characters, the last column as wide as the terminal.
 """
 
 from __future__ import annotations
