@@ -47,6 +47,8 @@ _USAGE_STATUS = 2
 _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _TAIL_BYTES = 2000
 _TAIL_LINES = 15
+_MESSAGE = "edgewater: "
+"""How a command begins the one line that says what a person has to do."""
 
 
 def edgewater_command(*arguments: str | Path) -> tuple[str, ...]:
@@ -175,7 +177,7 @@ class Supervisor:
         while (found := self.status(name)) is None or not ready(found):
             self.check()
             if time.monotonic() > deadline:
-                raise StopError(f"{name} was not ready after {timeout_s:g} s; the end of its log:\n{self.tail(name)}")
+                raise StopError(f"{name} was not ready after {timeout_s:g} s{self.last_words(name)}")
             time.sleep(0.05)
         return found
 
@@ -215,9 +217,7 @@ class Supervisor:
         if service.failures >= service.first_tries or service.rapid_ends >= RAPID_ENDS_MAX:
             service.restart = False
             again = f" {service.rapid_ends} times in a row, the last time" if service.rapid_ends > 1 else ""
-            raise StopError(
-                f"{service.name} {how}{again}; its log, {self.log_path(service.name)}, ends:\n{self.tail(service.name)}"
-            )
+            raise StopError(f"{service.name} {how}{again}{self.last_words(service.name)}")
         delay_s = min(_BACKOFF_FIRST_S * 2 ** max(service.failures, service.rapid_ends - 1), _BACKOFF_MAX_S)
         service.start_again_at_s = time.monotonic() + delay_s
         self._on_event(f"{service.name} {how}; starting again in {delay_s:.1f} s")
@@ -230,6 +230,12 @@ class Supervisor:
                 if path.stat().st_size > LOG_BYTES_MAX:
                     shutil.copyfile(path, path.with_suffix(".log.old"))
                     os.truncate(path, 0)
+
+    def last_words(self, name: str) -> str:
+        """Why a child's last process ended, to follow its name: its own message, else the end of its log."""
+        tail, log = self.tail(name), self.log_path(name)
+        _, said, message = tail.rpartition("\n")[2].partition(_MESSAGE)
+        return f": {message}" if said else f"; its log, {log}, ends:\n{tail}"
 
     def tail(self, name: str) -> str:
         """The end, at most 2,000 bytes and 15 lines, of what a child's last process wrote to its log."""

@@ -230,13 +230,11 @@ class Up:
             if time.monotonic() > deadline_s:
                 raise StopError(
                     f"the functions were not loaded after {LOADING_TIMEOUT_S:g} s; does a file compute at its top "
-                    f"level? The end of the agent's log:\n{stack.supervisor.tail(self._agent)}"
+                    f"level?{stack.supervisor.last_words(self._agent)}"
                 )
             if self._agent in stack.supervisor.check():
-                raise StopError(
-                    f"the agent ended before its functions were loaded; the end of its log:\n"
-                    f"{stack.supervisor.tail(self._agent)}"
-                )
+                words = stack.supervisor.last_words(self._agent)
+                raise StopError(f"{self._agent} ended before its functions were loaded{words}")
             time.sleep(0.05)
         stack.supervisor.wait_ready(self._agent, START_TIMEOUT_S, lambda status: status.get("connected"))
 

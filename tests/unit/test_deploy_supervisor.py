@@ -70,6 +70,14 @@ def test_one_that_is_a_persons_is_tried_once_and_its_own_words_are_shown(world: 
         world.supervisor.wait_ready("job", 20)
 
 
+def test_the_message_of_a_command_is_the_reason(world: World) -> None:
+    """What it said to a person last, without the rest of its log."""
+    code = "import sys; print('INFO begins', file=sys.stderr); sys.exit('edgewater: job.py:7: mend the file')"
+    world.supervisor.start(Service("job", [sys.executable, "-c", code], first_tries=1))
+    with pytest.raises(StopError, match=r"^job ended with exit status 1: job\.py:7: mend the file$"):
+        world.supervisor.wait_ready("job", 20)
+
+
 def test_a_command_line_that_is_not_understood_is_not_tried_again(world: World) -> None:
     """Exit status 2."""
     world.supervisor.start(Service("part", [sys.executable, "-c", "import sys; sys.exit(2)"]))
