@@ -122,12 +122,7 @@ def _run(arguments: argparse.Namespace) -> int:
     while True:
         now = look(arguments.dir, lake)
         document = observe(now, before)
-        try:
-            _show(document, as_json=arguments.json, again=arguments.watch)
-        except BrokenPipeError:
-            # Who reads our output has seen enough; nothing may be written any more, at exit either.
-            sys.stdout = None
-            return 0
+        _show(document, as_json=arguments.json, again=arguments.watch)
         if not arguments.watch:
             return 0 if document["ok"] else 1
         before = now
@@ -137,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _show(document: dict[str, Any], *, as_json: bool, again: bool) -> None:
     terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if as_json:
-        text = json.dumps(document, indent=None if again else 2)
+        text = json.dumps(document, indent=None if again else 2, allow_nan=False)
     else:
         from .status_view import View
 

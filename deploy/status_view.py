@@ -102,17 +102,18 @@ class View:
     def _head(self) -> None:
         document = self.document
         stack = document["stack"]
-        words = [escaped(document["directory"])]
+        words, places = [escaped(document["directory"])], []
         if stack is not None and stack["state"] != "stopped":
             words.append(escaped(stack["state"]))
             if stack["since"] is not None:
                 words[-1] += f" for {age(document['at'] - stack['since'])}"
-            words += [escaped(url) for url in (stack["mqtt_url"], *stack["http_urls"]) if url]
-            if stack["bootstrap_servers"]:
-                words.append(f"log {escaped(stack['bootstrap_servers'])}")
-        self._lines.append("   ".join(words))
+            places = [stack["mqtt_url"], *stack["http_urls"]]
+            places += [f"log {stack['bootstrap_servers']}"] if stack["bootstrap_servers"] else []
         if document["ok"]:
-            self._lines.append("all is well")
+            words.append("all is well")
+        self._lines.append("   ".join(words))
+        if any(places):
+            self._lines.append("   ".join(escaped(place) for place in places if place))
         self._lines += [self._painted(f"problem: {escaped(text)}", _RED) for text in document["problems"]]
 
     def _table(self, titles: Sequence[str], rows: Sequence[Sequence[str | Cell]], right: str) -> None:
@@ -164,13 +165,13 @@ class View:
         if document["workers"]:
             rows = [
                 [escaped(one["name"]), _rate(one["rows_per_s"]), _count(one["rows"]), _lag(one),
-                 _freshness(one), _count(one["dead_letters"]), _count(one["applied_transaction"])]
+                 _freshness(one), _count(one["dead_letters"])]
                 for one in document["workers"]
             ]  # fmt: skip
             self._table(
-                ["INTO THE LAKE", "ROWS/S", "ROWS", "LAG", "FRESHNESS P50/P99", "DEAD LETTERS", "TRANSACTION"],
+                ["INTO THE LAKE", "ROWS/S", "ROWS", "LAG", "FRESHNESS P50/P99", "DEAD LETTERS"],
                 rows,
-                "lrrrrrr",
+                "lrrrrr",
             )
 
     def _lake(self) -> None:

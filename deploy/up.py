@@ -10,6 +10,7 @@ its children to end). **Bounds**: those of `supervisor.py`; LOADING_TIMEOUT_S fo
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -19,6 +20,7 @@ import socket
 import sys
 import time
 import types
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,20 @@ def _class_of(section: str) -> type[Any]:
     return found
 
 
+def _check_file(kind: str, file: Path) -> None:
+    """StopError when a person's file is not there or no Python; what it does when it runs is its process' business."""
+    if not file.is_file():
+        raise StopError(f"{kind} file {file} does not exist; check the path")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(file.read_bytes(), str(file))
+    except SyntaxError as error:
+        place = file if error.lineno is None else f"{file}:{error.lineno}"
+        raise StopError(f"{place}: SyntaxError: {error.msg}; mend the file, then start again") from None
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise StopError(f"{kind} file {file} cannot be read: {error}") from None
+
+
 def worker_names(jobs: tuple[Path, ...]) -> list[str]:
     """A status file's name for the worker of each job file, different for each."""
     names: list[str] = []
@@ -101,8 +117,7 @@ class Up:
             raise StopError(f"`edgewater up` needs {', '.join(missing)}, not installed: pip install 'edgewater[all]'")
         for kind, files in (("function", options.functions), ("job", options.jobs)):
             for file in files:
-                if not file.is_file():
-                    raise StopError(f"{kind} file {file} does not exist; check the path")
+                _check_file(kind, file)
         self.options = options
         self._out = out or sys.stdout
         self._configuration = Configuration(options.config)

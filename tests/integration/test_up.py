@@ -197,14 +197,18 @@ def test_ctrl_c_twice_leaves_nothing(up: Running) -> None:
 
 @pytest.mark.timeout(120)
 def test_a_function_file_that_cannot_be_loaded_ends_up(up: Running, tmp_path: Path) -> None:
-    """With the place of the mistake and status 1, and nothing goes on running."""
-    (tmp_path / "boiler.py").write_text(FUNCTION + "\ndef broken(:\n")
+    """With the place of the mistake and status 1, and nothing goes on running; bad syntax before anything starts."""
+    file = tmp_path / "boiler.py"
+    file.write_text(FUNCTION + "raise RuntimeError('no sensor')\n")
     up.product.start()
     assert up.product.wait(90) == 1
-    assert "boiler.py" in up.output
+    assert re.search(r"no sensor \(.*boiler\.py:6\)", up.output), up.output
     assert "Traceback" not in up.output
-    assert re.search(r"line 7|:7", up.output), up.output
     assert up.processes() == []
+    file.write_text(FUNCTION + "def broken(:\n")
+    done = subprocess.run(up.product.command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"edgewater: {file}:6: SyntaxError: invalid syntax; mend the file, then start again\n"
 
 
 def test_a_directory_without_a_stack_is_an_error_that_says_how_to_start_one(tmp_path: Path) -> None:
