@@ -11,6 +11,7 @@ its children to end). **Bounds**: those of `supervisor.py`; LOADING_TIMEOUT_S fo
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import re
@@ -35,7 +36,7 @@ from edge_agent.contract.status import StatusFile
 from .alarms import AlarmWatch
 from .directory import DIRECTORY_DEFAULT, any_free_ports, choose_port, port_taken
 from .mqtt_settings import MqttSettings
-from .stack import START_TIMEOUT_S, Addresses, Configuration, Stack, device_name, is_loopback
+from .stack import START_TIMEOUT_S, Addresses, Configuration, Stack, device_name, is_loopback, url_host
 
 __all__ = ["Up", "UpOptions", "worker_names"]
 
@@ -305,7 +306,9 @@ class Up:
     # Saying
 
     def _say(self, text: str) -> None:
-        print(text, file=self._out, flush=True)
+        # Whoever read it may be gone, or the disk it goes to full: no reason to end the stack.
+        with contextlib.suppress(OSError):
+            print(text, file=self._out, flush=True)
 
     def _event(self, text: str) -> None:
         if not text.isprintable():
@@ -319,7 +322,7 @@ class Up:
         directory = self.options.directory
         at = "" if directory == DIRECTORY_DEFAULT else f" --dir {shlex.quote(str(directory))}"
         lines = [f"Edgewater runs in {directory}, ready after {seconds:.1f} s.", ""]
-        lines.append(f"  MQTT    {addresses.mqtt_url}")
+        lines.append(f"  MQTT    {addresses.mqtt_url}{self._from_elsewhere(addresses)}")
         lines += [f"  HTTP    {url}" for url in self._http_urls()]
         lines += [
             f"  log     {addresses.bootstrap_servers}   (for Kafka clients)",
@@ -331,6 +334,12 @@ class Up:
         if not self._agent:
             lines.append(f"  send    edgewater agent run --device NAME --mqtt {addresses.mqtt_url}")
         self._say("\n".join([*lines, "", "Ctrl-C ends"]))
+
+    def _from_elsewhere(self, addresses: Addresses) -> str:
+        """What other machines write instead, where the broker listens at all addresses."""
+        if is_loopback(self._host) or url_host(self._host) == self._host:
+            return ""
+        return f"   (other machines: mqtt://{socket.gethostname()}:{addresses.mqtt_url.rpartition(':')[2]})"
 
 
 def _interrupt(_signal: int, _frame: types.FrameType | None) -> None:
