@@ -11,13 +11,13 @@ import contextlib
 import errno
 import importlib
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .cli_errors import EXIT_FAULT, explained, printable
+from .cli_output import STANDARD_OUTPUT, give_up_output, name_output
 from .cli_parser import EXIT_USAGE, Parser, nearest
 
 __all__ = ["GROUPS", "NOUNS", "main", "noun_parser", "top_parser"]
@@ -154,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     debug = "--debug" in words
     _configure_logging(debug)
+    name_output()
     try:
         chosen = noun_parser(name).parse_args(rest)
         chosen.debug = debug
@@ -173,13 +174,11 @@ def _flush() -> None:
 
 
 def _failed(error: Exception, debug: bool) -> int:
-    if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EFBIG) and _output_failed():
-        # What is still in the buffer can go nowhere; without this the interpreter complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
+        give_up_output()
         if error.errno == errno.EPIPE:
             # Who reads our output has seen enough.
             return 0
-        error = OSError(error.errno, error.strerror, "standard output")
     if debug:
         traceback.print_exception(error)
     found = explained(error)
@@ -189,15 +188,6 @@ def _failed(error: Exception, debug: bool) -> int:
     hint = "the traceback is above: please report it" if debug else "run again with --debug and report it"
     _say(f"unexpected error: {type(error).__name__}: {error}; this is a fault of Edgewater: {hint}")
     return EXIT_FAULT
-
-
-def _output_failed() -> bool:
-    """Whether it is standard output that cannot be written."""
-    try:
-        _flush()
-    except OSError:
-        return True
-    return False
 
 
 def _say(text: str) -> None:

@@ -96,8 +96,10 @@ def _of_the_system(error: OSError) -> str | None:
 
 def printable(text: str) -> str:
     """`text` without control characters and passwords, and no longer than a screen."""
-    lines = redacted(text).splitlines() if "://" in text else text.splitlines()
-    shown = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line)[:_LINE_CHARACTERS_MAX] for line in lines]
+    shown = []
+    for line in text.splitlines():
+        safe = " ".join(redacted(word) if "://" in word else word for word in line.split(" "))
+        shown.append("".join(c if c.isprintable() else repr(c)[1:-1] for c in safe)[:_LINE_CHARACTERS_MAX])
     if len(shown) > _LINES_MAX:
         shown = [*shown[:_LINES_MAX], f"... {len(shown) - _LINES_MAX} lines more"]
     return "\n".join(shown)

@@ -63,6 +63,12 @@ class Parser(argparse.ArgumentParser):
             help="show where an error came from, and more of the log",
         )  # fmt: skip
 
+    def add_subparsers(self, **keywords: Any) -> argparse._SubParsersAction[Any]:
+        """As argparse; the verbs stand first, under a title of their own."""
+        action = super().add_subparsers(**{"title": "verbs", **keywords, "metavar": "VERB"})
+        self._action_groups.insert(0, self._action_groups.pop())
+        return action
+
     # -- what there is: for errors and completion ------------------------------------------------------------------
 
     @property

@@ -203,7 +203,8 @@ class Connection:
             while self._client.loop(_LOOP_S) == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 pass
         except (OSError, ValueError) as error:
-            self._reason = str(error)
+            step = "certificate" if isinstance(error, ssl.SSLError) else "address, and that it runs"
+            self._reason = f"{getattr(error, 'strerror', None) or error}; check the broker's {step}"
         with contextlib.suppress(OSError):
             self._client.disconnect()
         self._deliver(Disconnected(self, self._reason))
@@ -212,7 +213,7 @@ class Connection:
         self, client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if reason.is_failure:
-            self._reason = f"refused: {reason}"
+            self._reason = f"the broker refuses the connection: {reason}; check user and password in the URL"
             client.disconnect()
         else:
             client.subscribe(self._topic, qos=1)

@@ -46,6 +46,9 @@ def _command(
         try:
             run(arguments)
         except EdgewaterError as error:
+            if getattr(arguments, "debug", False):
+                # Told, with its traceback, by who called.
+                raise
             lines = str(error).splitlines() or [type(error).__name__]
             print("edgewater lake " + name + ": " + "\n".join(map(escaped, lines)), file=sys.stderr)
             return _FAILED

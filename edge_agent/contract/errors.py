@@ -31,20 +31,26 @@ __all__ = [
 ]
 
 _QUOTED_CHARACTERS_MAX = 200
-# Up to the last @ before the next URL: a password may hold anything, commas and slashes too.
-_CREDENTIALS = re.compile(r"://(?:(?!://).)*@", re.DOTALL)
+# Up to the last @ before the next URL: a password may hold anything, commas and slashes too. Not what help texts have.
+_CREDENTIALS = re.compile(r"://(?!\[user:password@\])(?:(?!://).)*@", re.DOTALL)
+# What stands where a port belongs and is none may be the start of a password whose @ was lost.
+_NO_PORT = re.compile(r"(://[^/\s:@,\[\]'\"]+):(?![0-9]+(?:[^\w]|$)|\*)[^\s'\"]+")
+
+
+def _redacted(text: str) -> str:
+    return _NO_PORT.sub(r"\1:***", _CREDENTIALS.sub("://***@", text))
 
 
 def redacted(url: str) -> str:
     """One or more URLs with *** in place of user and password; for messages, logs and status files."""
     if "://" not in url and "@" in url:
         return "***@" + url.rpartition("@")[2]
-    return _CREDENTIALS.sub("://***@", url)
+    return _redacted(url)
 
 
 def quoted(value: object) -> str:
     """`repr(value)`, cut to 200 characters, with control characters escaped (repr does that) and URLs redacted."""
-    text = _CREDENTIALS.sub("://***@", repr(value))
+    text = _redacted(repr(value))
     if len(text) <= _QUOTED_CHARACTERS_MAX:
         return text
     return text[: _QUOTED_CHARACTERS_MAX - 3] + "..."

@@ -89,9 +89,9 @@ def load(
             except SettingsError as error:
                 raise SettingsError(f"{document.place(section, name)} {error}") from None
     for variable, raw_text in (os.environ if environment is None else environment).items():
-        name = _variable_field(variable, section, fields)
-        if name is not None:
-            take(name, raw_text, f"environment variable {variable}")
+        set_here = _variable_field(variable, section, fields)
+        if set_here is not None:
+            take(set_here, raw_text, f"environment variable {variable}")
     for name, raw in (flags or {}).items():
         if raw is not None:
             take(name, raw, f"option --{name.replace('_', '-')}")

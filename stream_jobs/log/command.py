@@ -29,5 +29,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     # Where `edgewater` has not done so, as for python -m stream_jobs.log.
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    flags = flags_from(arguments, LogSettings)
-    return server.run(load(LogSettings, "log", file=arguments.config, flags=flags))
+    settings = load(LogSettings, "log", file=arguments.config, flags=flags_from(arguments, LogSettings))
+    try:
+        return server.run(settings)
+    except OSError as error:
+        # What was written to an open file says no path: it is one of the log's.
+        if error.filename is None:
+            error.filename = settings.dir
+        raise

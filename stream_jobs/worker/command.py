@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ __all__ = ["add_options_to", "main", "run"]
 _log = logging.getLogger("edgewater.worker")
 
 _LIBRARIES = ("aiokafka", "asyncio", "faust", "kafka", "mode", "stream_jobs.faust_app")
+_NEEDED = ("faust", "deltalake", "pyarrow")
+"""Looked for at once: they are imported only when the log has its topics."""
 LIBRARY_INTERVAL_S = 10.0
 _TOPICS_PAUSE_S = 0.2
 _CLOSE_TIMEOUT_S = 3.0
@@ -77,6 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
         handler.addFilter(_OneLine())
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in _NEEDED:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     try:
         flags = flags_from(arguments, WorkerSettings)
         settings = load(WorkerSettings, "worker", file=arguments.config, flags=flags)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli
-from edge_agent.cli import NOUNS, Noun, main
+from edge_agent.cli import NOUNS, Noun, main, noun_parser, top_parser
 from edge_agent.contract.errors import RetryError, StopError
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +175,18 @@ class TestNouns:
             main(["--help"])
         out = capsys.readouterr().out
         assert all(noun in out for noun in NOUNS)
+
+    def test_every_example_is_understood(self) -> None:
+        """Each command line that a help text shows parses with the parsers that it belongs to."""
+        shown = re.findall(r"^  edgewater (.*?)(?:   .*| > .*)?$", top_parser().format_help(), re.MULTILINE)
+        for name in NOUNS:
+            for parser in [noun_parser(name), *noun_parser(name).verbs.values()]:
+                shown += re.findall(r"^  edgewater (.*?)(?:   .*| > .*)?$", parser.epilog or "", re.MULTILINE)
+        assert len(shown) > 15
+        for line in shown:
+            noun, *rest = shlex.split(line)
+            if noun != "help":
+                noun_parser(noun).parse_args(rest)
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         """`--version` prints one line."""

@@ -22,7 +22,8 @@ CASES = [
     ("edgewater la", {"lake"}),
     ("edgewater lake qu", {"query"}),
     ("edgewater lake query --form", {"--format"}),
-    ("edgewater lake query --format ", {"table", "csv", "json"}),
+    ("edgewater lake query --format cs", {"csv"}),
+    ("edgewater agent run --mqtt-version ", {"3.1.1", "5"}),
     ("edgewater lake query --dir sub", {"subfolder"}),
     ("edgewater agent run --spool-po", {"--spool-policy"}),
     ("edgewater agent run --spool-policy drop-o", {"drop-oldest"}),
@@ -42,7 +43,7 @@ def needs(shell: str) -> str:
     """The shell's path; skips where it is not installed."""
     found = shutil.which(shell)
     if found is None:
-        pytest.skip(f"{shell} is not installed: apt-get install {shell}")
+        pytest.skip(f"needs {shell}: it is not installed (apt-get install {shell})")
     return found
 
 

@@ -203,6 +203,11 @@ def test_other_variables_are_left_alone() -> None:
         ("mqtt://a:secret@b,mqtts://c:secret@d;weight=2", "mqtt://***@b,mqtts://***@d;weight=2"),
         ("me:secret@host", "***@host"),
         ("mqtt://host", "mqtt://host"),
+        ("mqtt://host:1883", "mqtt://host:1883"),
+        ("mqtt://host:1883/topic", "mqtt://host:1883/topic"),
+        ("mqtt://[::1]:5,mqtt://b:6;weight=2", "mqtt://[::1]:5,mqtt://b:6;weight=2"),
+        ("mqtt://me:secret", "mqtt://me:***"),
+        ("mqtt://me:1secret", "mqtt://me:***"),
     ],
 )
 def test_no_password_is_shown(url: str, shown: str, tmp_path: Path) -> None:
