@@ -32,7 +32,7 @@ _EXAMPLES = """\
 examples:
   edgewater status
   edgewater status --dir site-7 --watch
-  edgewater status --json | python3 -m json.tool
+  edgewater status --json > status.json
 """
 
 
