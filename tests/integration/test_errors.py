@@ -21,6 +21,7 @@ import lake
 from tests.kit.mistakes import environment_for, mistake
 from tests.kit.mosquitto import free_port
 from tests.kit.processes import Product, edgewater
+from tests.kit.services import EmbeddedLog
 from tests.kit.wait import until
 
 CALM = """
@@ -268,6 +269,32 @@ class TestBroker:
         """The broker does not take the password: who refuses, why, and what to check."""
         words = f"mqtt://127.0.0.1:{refusing.port}: the broker refuses the connection: Not authorized; check user"
         self.said_once(tmp_path, f"mqtt://me:secret@127.0.0.1:{refusing.port}", words, 1)
+
+
+class TestBridge:
+    def said_once(self, tmp_path: Path, port: int, words: str) -> None:
+        """A bridge with a broker of no use says so once, over several attempts, and goes on trying."""
+        with EmbeddedLog(tmp_path / "log", tmp_path / "run") as log:
+            command = edgewater("bridge", "run", "--bootstrap-servers", log.bootstrap_servers, "--run-dir",
+                                tmp_path / "run", "--mqtt-url", f"mqtt://me:secret@127.0.0.1:{port}")  # fmt: skip
+            with Product(tmp_path / "run", "bridge", command) as bridge:
+                until(lambda: words in bridge.tail(), 60, words)
+                assert bridge.terminate() == 0
+                said = bridge.tail()
+        assert said.count(words) == 1
+        assert "secret" not in said
+        assert "Traceback" not in said
+
+    def test_unreachable(self, tmp_path: Path) -> None:
+        """Nobody listens: the address and what to check."""
+        port = free_port()
+        words = f"MQTT broker 127.0.0.1:{port} cannot be reached: Connection refused; check mqtt_url"
+        self.said_once(tmp_path, port, words)
+
+    def test_refusing(self, tmp_path: Path, refusing: Refusing) -> None:
+        """The broker does not take the password."""
+        words = f"MQTT broker 127.0.0.1:{refusing.port} refuses the connection: Not authorized; check user and password"
+        self.said_once(tmp_path, refusing.port, words)
 
 
 class TestServers:

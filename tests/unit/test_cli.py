@@ -178,10 +178,10 @@ class TestNouns:
 
     def test_every_example_is_understood(self) -> None:
         """Each command line that a help text shows parses with the parsers that it belongs to."""
-        shown = re.findall(r"^  edgewater (.*?)(?:   .*| > .*)?$", top_parser().format_help(), re.MULTILINE)
+        shown = re.findall(r"^  edgewater (.*?)(?:  .*| [>|] .*)?$", top_parser().format_help(), re.MULTILINE)
         for name in NOUNS:
             for parser in [noun_parser(name), *noun_parser(name).verbs.values()]:
-                shown += re.findall(r"^  edgewater (.*?)(?:   .*| > .*)?$", parser.epilog or "", re.MULTILINE)
+                shown += re.findall(r"^  edgewater (.*?)(?:  .*| [>|] .*)?$", parser.epilog or "", re.MULTILINE)
         assert len(shown) > 15
         for line in shown:
             noun, *rest = shlex.split(line)
