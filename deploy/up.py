@@ -206,7 +206,7 @@ class Up:
             names.append("mapping")
             stack.start_mapping("mapping")
         for name in names:
-            stack.supervisor.wait_ready(name, START_TIMEOUT_S)
+            stack.supervisor.wait_ready(name, START_TIMEOUT_S, lambda status: status.get("ready", True))
         if options.functions:
             self._start_agent(self._http_port(kept))
             if urls := self._http_urls():
