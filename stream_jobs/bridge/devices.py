@@ -2,13 +2,12 @@
 
 **Delivery**: a hint, gone with the process; nothing is decided by it. Reports may be lost, doubled or late.
 **Bounds**: `devices_max` devices (the longest unheard is forgotten), some 400 bytes each and what its problem needs; a
-status of at most SHOWN_MAX devices and SHOWN_BYTES_MAX bytes: those with a problem or a backlog first, then those
-heard last. One look-up a message; the troubled are kept apart, so that a status need not walk over all.
+status of at most SHOWN_MAX devices and SHOWN_BYTES_MAX bytes: those with a problem first, then those with a
+backlog, then those heard last. One look-up a message; a status walks over those it shows, not over all.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import json
 from collections import OrderedDict
@@ -60,7 +59,10 @@ class Devices:
     def __init__(self, devices_max: int) -> None:
         self._devices_max = devices_max
         self._known: OrderedDict[str, _Device] = OrderedDict()
-        self._troubled: dict[str, _Device] = {}
+        # Those with a problem, and the others with a backlog; the one that reported last at the end.
+        self._with_problem: dict[str, _Device] = {}
+        self._with_backlog: dict[str, _Device] = {}
+        self._backlogs = self._backlog_batches = self._backlog_bytes = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -70,12 +72,27 @@ class Devices:
         if device is None:
             device = self._known[name] = _Device(name, time_us)
             if len(self._known) > self._devices_max:
-                forgotten, _ = self._known.popitem(last=False)
-                self._troubled.pop(forgotten, None)
+                _, forgotten = self._known.popitem(last=False)
+                self._count(forgotten, -1)
         else:
             device.seen_us = time_us
             self._known.move_to_end(name)
         return device
+
+    def _count(self, device: _Device, sign: int) -> None:
+        """Take the device's report into the counts and among the troubled, or out of them."""
+        report = device.report
+        if report is None:
+            return
+        self._backlogs += sign * (report.backlog_batches > 0)
+        self._backlog_batches += sign * report.backlog_batches
+        self._backlog_bytes += sign * report.backlog_bytes
+        if report.problem or report.backlog_batches:
+            among = self._with_problem if report.problem else self._with_backlog
+            if sign > 0:
+                among[device.name] = device
+            else:
+                del among[device.name]
 
     def heard(self, name: str, time_us: int) -> None:
         """Any message of the device."""
@@ -90,30 +107,28 @@ class Devices:
     def report(self, name: str, time_us: int, report: Report) -> None:
         """What the device said of itself."""
         device = self._heard(name, time_us)
+        self._count(device, -1)
         device.report, device.reported_us = report, time_us
-        if report.problem or report.backlog_batches:
-            self._troubled[name] = device
-        else:
-            self._troubled.pop(name, None)
+        self._count(device, 1)
 
     def fields(self) -> dict[str, Any]:
         """As JSON values: counts of all, and the devices worth showing."""
-        reports = [device.report for device in self._troubled.values() if device.report is not None]
         return {
             "known": len(self._known),
-            "with_backlog": sum(report.backlog_batches > 0 for report in reports),
-            "with_problem": sum(bool(report.problem) for report in reports),
-            "backlog_batches": sum(report.backlog_batches for report in reports),
-            "backlog_bytes": sum(report.backlog_bytes for report in reports),
+            "with_backlog": self._backlogs,
+            "with_problem": len(self._with_problem),
+            "backlog_batches": self._backlog_batches,
+            "backlog_bytes": self._backlog_bytes,
             "devices": self._shown(),
         }
 
     def _shown(self) -> list[dict[str, Any]]:
-        first = heapq.nlargest(SHOWN_MAX, self._troubled.values(), key=lambda device: device.trouble)
-        shown: list[dict[str, Any]] = []
-        room = SHOWN_BYTES_MAX
+        troubled = itertools.chain(reversed(self._with_problem.values()), reversed(self._with_backlog.values()))
+        first = sorted(itertools.islice(troubled, SHOWN_MAX), key=lambda device: device.trouble, reverse=True)
         names = {device.name for device in first}
         heard_last = (device for name, device in reversed(self._known.items()) if name not in names)
+        shown: list[dict[str, Any]] = []
+        room = SHOWN_BYTES_MAX
         for device in itertools.islice(itertools.chain(first, heard_last), SHOWN_MAX):
             fields = device.fields()
             room -= len(json.dumps(fields)) + 1

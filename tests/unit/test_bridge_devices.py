@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 from edge_agent.contract.reports import PROBLEM_CHARACTERS_MAX, Report, encode_report, make_report
@@ -88,3 +89,29 @@ def test_a_report_is_noted_and_one_of_another_version_is_no_dead_letter() -> Non
     assert shown[0]["last_seq"] == 1
     assert shown[0]["rows"] == message_header(device.message(1)).rows
     assert bridge._tally.appended == 1
+
+
+def test_counts_are_those_of_all_known_devices_whatever_happens(seed: int) -> None:
+    """Reports come and go, devices are forgotten: the running counts equal those over each device's last report."""
+    generator = random.Random(seed)
+    devices, model = Devices(20), dict[str, Report | None]()
+    for at in range(3000):
+        name = f"d{generator.randrange(40)}"
+        last = model.pop(name, None)
+        if generator.random() < 0.5:
+            batches = generator.choice([0, 0, 1, 5])
+            last = _report(batches=batches, size=batches * 100, problem=generator.choice(["", "", "p"]))
+            devices.report(name, at, last)
+        else:
+            devices.heard(name, at)
+        model[name] = last
+        if len(model) > 20:
+            del model[next(iter(model))]
+    reports = [report for report in model.values() if report is not None]
+    shown = devices.fields()
+    assert {one["device"] for one in shown["devices"]} == set(model)
+    assert shown["with_backlog"] == sum(report.backlog_batches > 0 for report in reports)
+    assert shown["with_problem"] == sum(bool(report.problem) for report in reports)
+    assert shown["backlog_bytes"] == sum(report.backlog_bytes for report in reports)
+    problems = [bool(one.get("problem")) for one in shown["devices"]]
+    assert problems == sorted(problems, reverse=True)
