@@ -171,8 +171,12 @@ def _problems(
     up = next((one for one in processes if one["name"] == "up"), None)
     if up is not None and not running:
         assert stack is not None, "it wrote what we read"
-        told = stack.get("state") == "stopped"
-        how = "was stopped" if told else f"is gone without a word (process {up['pid']})"
+        if stack.get("state") != "stopped":
+            how = f"is gone without a word (process {up['pid']})"
+        elif failure := _text(stack.get("failure")):
+            how = f"ended: {failure}"
+        else:
+            how = "was stopped"
         return [f"nothing runs in {now.directory}: `edgewater up` {how}"]
     if not any(one["alive"] for one in processes):
         return [f"nothing runs in {now.directory}"]

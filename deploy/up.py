@@ -45,6 +45,7 @@ DRAIN_TIMEOUT_S = 2.0
 _STATUS_INTERVAL_S = 0.5
 _PAUSE_S = 0.2
 _INTERRUPTED = 130
+_FAILURE_CHARACTERS_MAX = 500
 _NEEDED = ("amqtt", "kafka", "faust", "pyarrow", "deltalake", "duckdb")
 _QUERY = "SELECT * FROM readings ORDER BY ts DESC LIMIT 10"
 _SECTIONS = ("mqtt", "log", "bridge", "worker", "agent")
@@ -133,6 +134,7 @@ class Up:
         check_device(self._device)
         self._ports: dict[str, int] = {}
         self._state = "starting"
+        self._failure = ""
         self._status_at_s = self._alarms_at_s = 0.0
         self._alarms = AlarmWatch()
         self._parts: list[str] = []
@@ -167,6 +169,9 @@ class Up:
             stopped = self._state == "stopping"
             self._say("ended at once" if stopped else "\ninterrupted before everything was ready; ended")
             return 0 if stopped else _INTERRUPTED
+        except StopError as error:
+            self._failure = str(error).partition("\n")[0][:_FAILURE_CHARACTERS_MAX]
+            raise
         finally:
             self._state = "stopped"
             self._write_status()
@@ -288,6 +293,7 @@ class Up:
         addresses = self._stack.addresses
         self._status.write(
             state=self._state,
+            failure=self._failure,
             directory=str(self.options.directory.absolute()),
             lake=str(self._stack.lake.absolute()),
             mqtt_url="" if addresses is None else addresses.mqtt_url,

@@ -111,6 +111,8 @@ def test_nothing_runs_after_the_end_or_the_death_of_up() -> None:
     ended = _document({**files, "up": {**files["up"], "state": "stopped"}}, dead=everyone)
     assert ended["problems"] == ["nothing runs in data: `edgewater up` was stopped"]
     assert {one["state"] for one in ended["processes"]} == {"stopped"}
+    failed = _document({**files, "up": {**files["up"], "state": "stopped", "failure": "log: disk full"}}, dead=everyone)
+    assert failed["problems"] == ["nothing runs in data: `edgewater up` ended: log: disk full"]
     assert _document({})["problems"] == ["nothing runs in data"]
     alone = {name: file for name, file in files.items() if name != "up"}
     assert _document(alone, dead=tuple(alone))["problems"] == ["nothing runs in data"]

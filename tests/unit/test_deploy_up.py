@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,11 @@ import pytest
 
 from deploy.alarms import Alarm, AlarmWatch, alarms_of
 from deploy.stack import Configuration, Stack, is_loopback, url_host
+from deploy.supervisor import Service
 from deploy.up import Up, UpOptions, loading_failure, worker_names
 from deploy.up_cli import add_up_command
 from edge_agent.contract.errors import RejectError, SettingsError, StopError
+from edge_agent.contract.status import StatusFile
 
 
 def _parsed(*words: str) -> argparse.Namespace:
@@ -120,6 +126,22 @@ def test_where_a_server_listens_is_where_clients_here_find_it(host: str, loopbac
     """An address that means all of them is reached by loopback."""
     assert is_loopback(host) is loopback
     assert url_host(host) == shown
+
+
+def test_alarms_of_parts_are_printed_once_and_escaped(tmp_path: Path) -> None:
+    """A line each, whatever a device calls itself."""
+    out = io.StringIO()
+    up = Up(UpOptions(directory=tmp_path), out)
+    supervisor = up._stack.supervisor
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    process.pid = os.getpid()
+    supervisor.services["bridge"] = Service("bridge", [], process=process)
+    StatusFile(supervisor.run_dir, "bridge").write(alarms=[{"at": 1.0, "text": "lost \x1b[2J"}], alarm_count=1)
+    for _ in range(2):
+        up._status_at_s = 0.0
+        up._checked()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  ALARM bridge: lost \\x1b\[2J\n", out.getvalue())
 
 
 def test_two_stacks_do_not_share_a_directory(tmp_path: Path) -> None:
