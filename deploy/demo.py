@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 import shutil
 import socket
@@ -29,7 +28,7 @@ from edge_agent.contract.status import read_status
 from lake.chart import chart_lines
 
 from .display import Display, Progress
-from .stack import Stack
+from .stack import Stack, device_name
 from .verify import Comparison, compare
 
 __all__ = ["Demo", "device_name"]
@@ -41,11 +40,6 @@ _QUERY = """\
 SELECT name, count(*) AS readings, round(avg(value), 2) AS mean, round(max(value), 2) AS highest
 FROM readings WHERE name IN ('cpu_percent', 'load_1m', 'memory_used_bytes', 'processes')
 GROUP BY name ORDER BY name"""
-
-
-def device_name(host: str) -> str:
-    """The host's name as a device id: what an id may not hold becomes a dash."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", host).strip("-.")[:64] or "this-machine"
 
 
 class Demo:

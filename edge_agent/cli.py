@@ -43,6 +43,8 @@ NOUNS = {
     "log": Noun("stream_jobs.cli", "add_log_commands", "the embedded log"),
     "mqtt": Noun("deploy.cli", "add_mqtt_commands", "the embedded MQTT broker"),
     "settings": Noun("edge_agent.settings_cli", "add_settings_command", "every setting, as a commented file"),
+    "status": Noun("deploy.status_cli", "add_status_command", "how a running stack is"),
+    "up": Noun("deploy.up_cli", "add_up_command", "the whole stack on this machine, until Ctrl-C"),
     "worker": Noun("stream_jobs.cli", "add_worker_commands", "from the log into the lake"),
 }
 

@@ -3,13 +3,15 @@
 A process writes `<run_dir>/<name>.json` when it is ready and then about twice a second. Whoever reads it
 (the demo's display, `edgewater status`, tests) sees a whole file or none.
 
-**Delivery**: a status is a hint; nothing that must survive is kept here, so it is not synced.
+**Delivery**: a status is a hint; nothing that must survive is kept here, so it is not synced, and a disk that is full
+does not end who writes it: the old file stays, and tells by its time that it is old.
 **Bounds**: at most STATUS_BYTES_MAX; a larger one is refused.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any
 from .errors import LimitError
 
 __all__ = ["StatusFile", "read_status"]
+
+_log = logging.getLogger("edgewater.status")
 
 STATUS_BYTES_MAX = 256 * 1024
 
@@ -29,6 +33,7 @@ class StatusFile:
         self.path = None if run_dir is None else Path(run_dir) / f"{name}.json"
         self._name = name
         self._started_at = time.time()
+        self._failing = False
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -41,8 +46,15 @@ class StatusFile:
         if len(data) > STATUS_BYTES_MAX:
             raise LimitError("status_bytes", len(data), STATUS_BYTES_MAX, "report fewer fields")
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        os.replace(temporary, self.path)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, self.path)
+        except OSError as error:
+            if not self._failing:
+                _log.warning("cannot write the status file %s: %s", self.path, error.strerror)
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def read_status(run_dir: Path | str, name: str) -> dict[str, Any] | None:

@@ -24,14 +24,16 @@ from edge_agent.contract import limits
 from edge_agent.contract.clock import Clock, SystemClock
 from edge_agent.contract.crash import crash_point
 from edge_agent.contract.errors import DecodeError
+from edge_agent.contract.reports import decode_report
 from edge_agent.contract.ring import shard_of
 from edge_agent.contract.status import StatusFile
 from edge_agent.contract.topics import LOG_BATCHES, LOG_DEAD_LETTERS, ack_topic, device_of, shard_filters
 from edge_agent.contract.watermarks import Hello, Watermarks, decode_hello, encode
-from edge_agent.contract.wire import message_header
+from edge_agent.contract.wire import Kind, message_header
 
 from .answers import Answers
 from .dead_letters import encode_dead_letter
+from .devices import Devices
 from .log_side import LogSide
 from .mqtt import MqttConnection, Receiver
 from .partition import Held, Lost, Refused, Ticket
@@ -47,12 +49,13 @@ HELLOS_MAX = 10_000
 MESSAGES_A_TURN = 128
 PAUSE_AFTER_S = 20.0
 _STATUS_INTERVAL_S = 0.5
+_DEVICES_INTERVAL_S = 2.0
 _TICK_INTERVAL_S = 0.1
 
 
 @lru_cache(maxsize=65_536)
 def _route(topic: str) -> tuple[str, str, int]:
-    """(`batch` or `hello`, device, shard) of an MQTT topic; DecodeError where it is none of ours."""
+    """(`batch`, `hello` or `report`, device, shard) of an MQTT topic; DecodeError where it is none of ours."""
     kind, device = device_of(topic)
     return kind, device, shard_of(device)
 
@@ -81,9 +84,11 @@ class BridgeService:
         self._answers = Answers(settings.devices_max, settings.repeat_interval_s)
         self._mqtt = mqtt(settings.mqtt_url, f"edgewater-{settings.name}", filters, self._receive)
         self._hellos: dict[str, Hello] = {}
+        self._devices = Devices(settings.devices_max)
         self._status = StatusFile(settings.run_dir or None, settings.name)
+        self._devices_status = StatusFile(settings.run_dir or None, f"{settings.name}-devices")
         self._stopping = self._ready = False
-        self._flush_at_s = self._status_at_s = self._tick_at_s = 0.0
+        self._flush_at_s = self._status_at_s = self._tick_at_s = self._devices_at_s = 0.0
         self._open_at_s = self._clock.monotonic_s()
 
     def stop(self) -> None:
@@ -122,6 +127,9 @@ class BridgeService:
         if now_s >= self._status_at_s or ready != self._ready:
             self._status_at_s, self._ready = now_s + _STATUS_INTERVAL_S, ready
             self._write_status("running")
+        if now_s >= self._devices_at_s:
+            self._devices_at_s = now_s + _DEVICES_INTERVAL_S
+            self._devices_status.write(**self._devices.fields())
 
     def _tick(self, now_s: float) -> None:
         self._log_side.tick(now_s)
@@ -175,7 +183,9 @@ class BridgeService:
             return False
         try:
             kind, device, shard = _route(topic)
-            if kind == "hello":
+            if kind == "report":
+                self._receive_report(device, payload)
+            elif kind == "hello":
                 self._receive_hello(device, decode_hello(payload))
             elif shard in self._shards:
                 self._receive_batch(device, shard, payload)
@@ -183,8 +193,20 @@ class BridgeService:
             self._dead_letter(topic, payload, str(error))
         return self._window.room
 
+    def _receive_report(self, device: str, payload: bytes) -> None:
+        """Only for people: one that cannot be read (of a newer agent) is counted, and nothing else."""
+        try:
+            self._devices.report(device, self._clock.time_us(), decode_report(payload))
+        except DecodeError as error:
+            self._tally.reports_refused += 1
+            self._devices.heard(device, self._clock.time_us())
+            _log.debug("device %s: %s", device, error)
+        else:
+            self._tally.reports += 1
+
     def _receive_hello(self, device: str, hello: Hello) -> None:
         self._tally.hellos += 1
+        self._devices.heard(device, self._clock.time_us())
         self._answers.hello(device, hello.nonce)
         if device in self._hellos or len(self._hellos) < HELLOS_MAX:
             self._hellos[device] = hello
@@ -204,8 +226,11 @@ class BridgeService:
             return
         found = bridge.receive(header)
         if isinstance(found, Ticket):
+            rows = header.rows if header.kind is Kind.BATCH else 0
+            self._devices.batch(device, self._clock.time_us(), rows, header.seq_last)
             self._append(partition, payload, found)
             return
+        self._devices.heard(device, self._clock.time_us())
         if found is Refused.DUPLICATE:
             self._tally.duplicates += 1
         elif found is Refused.GAP:
@@ -314,6 +339,7 @@ class BridgeService:
             in_flight_bytes=self._window.bytes,
             in_flight_records=self._window.records,
             devices=self._answers.devices,
+            devices_heard=len(self._devices),
             partitions=self._log_side.status(),
             **self._tally.fields(),
         )

@@ -1,7 +1,8 @@
 """Settings of the bridge, section `[bridge]`.
 
 **Delivery**: read once at start. **Bounds**: each number has its own; together they bound the bridge's memory to
-about twice `in_flight_bytes_max` plus the fold (some 200 bytes for each device).
+about twice `in_flight_bytes_max` plus the fold (some 200 bytes for each device) and what is shown of devices (some 400
+bytes for each).
 """
 
 from __future__ import annotations

@@ -22,8 +22,11 @@ class Tally:
     """Counters since the process started."""
 
     received: int = 0
-    """Messages taken from MQTT, hellos included."""
+    """Messages taken from MQTT, hellos and reports included."""
     hellos: int = 0
+    reports: int = 0
+    reports_refused: int = 0
+    """Reports that this bridge cannot read."""
     appended: int = 0
     """Appends handed to the producer."""
     durable_batches: int = 0
