@@ -36,6 +36,7 @@ def dead_letter_rows(letters: Sequence[DeadLetter]) -> Any:
         "epoch": [None if header is None else header.epoch for header in headers],
         "seq": [None if header is None else header.seq_first for header in headers],
         "received_at": [letter.record.append_time_ms * 1000 for letter in letters],
+        "job": [None] * len(letters),
     }
     return pa.table(columns, schema=schema.DEAD_LETTERS)
 
