@@ -23,7 +23,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.contract.errors import SettingsError, quoted
+from edge_agent.contract.errors import SettingsError, quoted, redacted
 
 __all__ = ["MqttConnection", "Receiver"]
 
@@ -44,11 +44,17 @@ class MqttConnection:
     """One connection with its subscriptions, made again whenever it breaks. `state` is for people."""
 
     def __init__(self, url: str, client_id: str, filters: list[str], receiver: Receiver) -> None:
-        parts = urllib.parse.urlsplit(url)
+        wrong = f"mqtt_url is {quoted(redacted(url))}; write mqtt(s)://[user:password@]host[:port]"
+        try:
+            parts = urllib.parse.urlsplit(url)
+            port = parts.port
+        except ValueError:
+            # Its text would show a part of the URL, which may be one of the password.
+            raise SettingsError(wrong) from None
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise SettingsError(f"mqtt_url is {quoted(url)}; write mqtt(s)://[user:password@]host[:port]")
+            raise SettingsError(wrong)
         self._host = parts.hostname
-        self._port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
+        self._port = port or (8883 if parts.scheme == "mqtts" else 1883)
         self._filters = filters
         self._receiver = receiver
         self._room = True

@@ -16,10 +16,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.clock import Clock
-from edge_agent.contract.errors import EdgewaterError, RetryError, StopError
+from edge_agent.contract.errors import EdgewaterError, RetryError
 from edge_agent.contract.settings import add_options, flags_from, load
 from edge_agent.contract.status import StatusFile
 from edge_agent.contract.topics import LOG_BATCHES
@@ -61,23 +62,29 @@ class _OneLine(logging.Filter):
 
 def add_options_to(parser: argparse.ArgumentParser) -> None:
     """Options of `edgewater worker run`."""
+    parser.add_argument(
+        "--config", type=Path, default=None, metavar="FILE.toml", help="settings file, section [worker]"
+    )
     add_options(parser, WorkerSettings)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one worker until it is told to end."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_OneLine())
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Does nothing where `edgewater` has set it up; the filter belongs to whatever handles.
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_OneLine())
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        settings = load(WorkerSettings, "worker", flags=flags_from(arguments, WorkerSettings))
+        flags = flags_from(arguments, WorkerSettings)
+        settings = load(WorkerSettings, "worker", file=arguments.config, flags=flags)
         status = asyncio.run(_Process(settings).run())
-    except (StopError, EdgewaterError) as error:
-        _log.error("%s", error)
+    except EdgewaterError as error:
+        if getattr(arguments, "debug", False):
+            raise
+        print(f"edgewater: {error}", file=sys.stderr)
         status = 1
     # Faust's threads may still wait for a log that is gone; everything that counts is decided in the lake.
     logging.shutdown()
