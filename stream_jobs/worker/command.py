@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.errors import EdgewaterError, RetryError
@@ -28,7 +29,10 @@ from edge_agent.contract.topics import LOG_BATCHES
 from .orphans import watch_orphans
 from .settings import WorkerSettings
 
-__all__ = ["add_options_to", "main", "run"]
+if TYPE_CHECKING:
+    from stream_jobs.jobs import Job
+
+__all__ = ["add_options_to", "main", "run", "run_worker"]
 
 _log = logging.getLogger("edgewater.worker")
 
@@ -80,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         flags = flags_from(arguments, WorkerSettings)
         settings = load(WorkerSettings, "worker", file=arguments.config, flags=flags)
-        status = asyncio.run(_Process(settings).run())
+        status = run_worker(settings)
     except EdgewaterError as error:
         if getattr(arguments, "debug", False):
             raise
@@ -92,11 +96,22 @@ def run(arguments: argparse.Namespace) -> int:
     os._exit(status)
 
 
+def run_worker(settings: WorkerSettings) -> int:
+    """Run the job that the settings name until a signal; the exit status. StopError: the job file is no job."""
+    from stream_jobs.job_file import load_job
+
+    job = load_job(settings.job)
+    if not job.is_default and settings.name == WorkerSettings.name:
+        settings = dataclasses.replace(settings, name=f"{WorkerSettings.name}-{job.name}")
+    return asyncio.run(_Process(settings, job).run())
+
+
 class _Process:
     """The parts, put together."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, job: Job) -> None:
         self._settings = settings
+        self._job = job
         self._stop = asyncio.Event()
         self._status = StatusFile(settings.run_dir or None, settings.name)
 
@@ -128,10 +143,9 @@ class _Process:
 
     async def _watch_orphans(self, service: Any) -> None:
         from stream_jobs.faust_app import group_of
-        from stream_jobs.jobs import readings_job
         from stream_jobs.kafka_client import LogClient
 
-        group = group_of(readings_job().name)
+        group = group_of(self._job.name)
 
         def unowned() -> set[int]:
             client = LogClient(self._settings.bootstrap_servers, timeout_s=self._settings.log_timeout_s)
@@ -176,13 +190,12 @@ class _Process:
     def _parts(self) -> tuple[Any, Any]:
         import lake
         from stream_jobs.faust_app import FaustSource
-        from stream_jobs.jobs import readings_job
         from stream_jobs.kafka_client import LogClient
 
         from .landing import Landing
         from .service import WorkerService
 
-        settings, job = self._settings, readings_job()
+        settings, job = self._settings, self._job
         opened = lake.open(settings.lake, create=True)
 
         def make_landing(clock: Clock, alarm: Callable[[str], None]) -> Landing:

@@ -17,13 +17,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.crash import crash_point
-from edge_agent.contract.errors import FencedError, RetryError
+from edge_agent.contract.errors import FencedError, RejectError, RetryError, StopError
 from edge_agent.contract.topics import LOG_BATCHES
-from stream_jobs.jobs import Check, Job
+from stream_jobs.appends import Check, Rows
+from stream_jobs.jobs import Job
 
 from .batching import Record
 from .freshness import WINDOW_TRANSACTIONS, Freshness
@@ -34,6 +35,8 @@ from .transaction import LakeView, commit, repeated
 __all__ = ["Counts", "Landing"]
 
 _log = logging.getLogger("edgewater.worker")
+
+REFUSALS_MAX = 5
 
 
 @dataclass(slots=True)
@@ -87,6 +90,7 @@ class Landing:
         self._check = check
         self._log_client: LogView | None = None
         self._first_table: Sequence[int] | None = None
+        self._refusals = 0
         self._woken = threading.Event()
         self._applier = ThreadPoolExecutor(1, "apply")
         self._applying: Future[None] | None = None
@@ -161,29 +165,43 @@ class Landing:
         crash_point("worker.step.before")
         moved = [partitions[number] for number in records]
         folds = {partition.number: partition.fold for partition in moved}
-        result = run_step(self._job, folds, records, self.phases, self._check)
-        for partition in moved:
-            partition.last_crc = zlib.crc32(records[partition.number][-1].value)
-        crash_point("worker.prepare.before")
 
         def retry(action: Callable[[], Any]) -> Any:
             return repeated(action, given_up, self._woken, self._report)
 
-        self.last_transaction = commit(
-            self._lake,
-            result.appends,
-            moved,
-            job=self._job.name,
-            phases=self.phases,
-            retry=retry,
-            link=self._link,
-        )
+        def check(table: str, rows: Rows) -> Rows:
+            return rows if self._check is None else retry(lambda: self._check(table, rows))  # type: ignore[misc]
+
+        result = run_step(self._job, folds, records, self.phases, None if self._check is None else check)
+        for partition in moved:
+            partition.last_crc = zlib.crc32(records[partition.number][-1].value)
+        crash_point("worker.prepare.before")
+        try:
+            self.last_transaction = commit(
+                self._lake,
+                result.appends,
+                moved,
+                job=self._job.name,
+                phases=self.phases,
+                retry=retry,
+                link=self._link,
+            )
+        except RejectError as error:
+            self._refused(error)
+        self._refusals = 0
         self.counts.add(result)
         if self._applying is not None:
             self._applying.result()
         self._unpublished.append((self.last_transaction, result.samples))
         self._applying = self._applier.submit(self._apply)
         return result
+
+    def _refused(self, error: RejectError) -> NoReturn:
+        """What was checked was refused: another worker changed the table in between, so the check will say it now."""
+        self._refusals += 1
+        if self._refusals < REFUSALS_MAX:
+            raise FencedError(f"a table was changed while the step ran: {error}") from None
+        raise StopError(f"the lake refuses what it took when asked: {error}; please report it") from error
 
     def apply_rest(self) -> None:
         """Apply what is decided, here or elsewhere, in the applying thread; nothing when that is under way."""
