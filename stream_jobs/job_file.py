@@ -33,8 +33,8 @@ def load_job(path: Path | str = "") -> Job:
         return job
     file = Path(path)
     source = _read(file)
-    job = _only_job(file, source, _executed(file, source))
-    line = _lines(source).get(next(name for name, value in vars(sys.modules[file.stem]).items() if value is job))
+    name, job = _only_job(file, source, _executed(file, source))
+    line = _lines(source).get(name)
     where = f"{file}:{line}" if line else str(file)
     if job.name == DEFAULT_JOB:
         raise StopError(f"{where}: the job is named {DEFAULT_JOB}, as Edgewater's own job; give it another name")
@@ -71,7 +71,7 @@ def _executed(file: Path, source: bytes) -> types.ModuleType:
     sys.modules[module.__name__] = module
     try:
         exec(compile(source, str(file), "exec", dont_inherit=True), vars(module))  # noqa: S102 - the user's file
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's file may raise anything
+    except (Exception, SystemExit) as error:
         raise StopError(_said(file, error)) from error
     return module
 
@@ -90,10 +90,10 @@ def _said(file: Path, error: BaseException) -> str:
     return f"{where}: {type(error).__name__}: {error}; {_NEXT}"
 
 
-def _only_job(file: Path, source: bytes, module: types.ModuleType) -> Job:
+def _only_job(file: Path, source: bytes, module: types.ModuleType) -> tuple[str, Job]:
     found = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, Job)}
     if len(found) == 1:
-        return next(iter(found.values()))[1]
+        return next(iter(found.values()))
     if not found:
         raise StopError(
             f'{file} declares no job; write `from stream_jobs import Job` and `job = Job("{file.stem}")`, or see '

@@ -32,7 +32,7 @@ from .settings import WorkerSettings
 if TYPE_CHECKING:
     from stream_jobs.jobs import Job
 
-__all__ = ["add_options_to", "main", "run", "run_worker"]
+__all__ = ["add_options_to", "main", "run", "run_settings", "run_worker"]
 
 _log = logging.getLogger("edgewater.worker")
 
@@ -75,6 +75,17 @@ def add_options_to(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one worker until it is told to end."""
+    debug = getattr(arguments, "debug", False)
+    return run_settings(
+        lambda: load(
+            WorkerSettings, "worker", file=arguments.config, flags=flags_from(arguments, WorkerSettings)
+        ),
+        debug=debug,
+    )  # fmt: skip
+
+
+def run_settings(settings: Callable[[], WorkerSettings], *, debug: bool) -> int:
+    """Run a worker with what `settings()` gives until it is told to end; ends the process."""
     # Does nothing where `edgewater` has set it up; the filter belongs to whatever handles.
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for handler in logging.getLogger().handlers:
@@ -82,11 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        flags = flags_from(arguments, WorkerSettings)
-        settings = load(WorkerSettings, "worker", file=arguments.config, flags=flags)
-        status = run_worker(settings)
+        status = run_worker(settings())
     except EdgewaterError as error:
-        if getattr(arguments, "debug", False):
+        if debug:
             raise
         print(f"edgewater: {error}", file=sys.stderr)
         status = 1

@@ -14,7 +14,7 @@ the way; its payload is kept with the reason. Only newly covered seqs are counte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 

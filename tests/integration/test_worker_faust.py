@@ -13,8 +13,8 @@ import pytest
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.errors import RetryError, StopError
 from edge_agent.contract.topics import LOG_BATCHES
-from stream_jobs.faust_app import FaustSource
 from stream_jobs.default_job import job as default_job
+from stream_jobs.faust_app import FaustSource
 from stream_jobs.kafka_client import LogClient, LogProducer, ensure_topics
 from stream_jobs.worker.landing import Landing
 from stream_jobs.worker.service import WorkerService

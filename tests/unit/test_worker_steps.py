@@ -127,7 +127,7 @@ def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_lands() -> None:
             "'name' has type float64", 6,
         ),
         (wire.encode_batch(pointing, device="pi", epoch=epoch(), seq=7, rows=3, stream="readings"), "'name'", 7),
-        (readings_message("pi", 8, stream="unheard_of"), "no job reads stream 'unheard_of'", 8),
+        (readings_message("pi", 8, stream="readings_1M"), "would land in table readings_1m", 8),
         (b"", "0 bytes", None),
     ]  # fmt: skip
     messages = [good, *(message for message, _, _ in poison), readings_message("pi", 9)]
@@ -207,7 +207,7 @@ def test_records_of_a_forgotten_epoch_are_dead_letters() -> None:
 
 def test_a_step_that_raises_leaves_the_raw_rows() -> None:
     """A failing step's batches become dead letters with the traceback; the other steps append their rows."""
-    job = Job("j")
+    job = Job("readings")
     job.step(stream="readings", table="readings")(lambda rows: rows)
 
     @job.step(stream="readings", table="alerts")
