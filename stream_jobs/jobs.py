@@ -128,6 +128,11 @@ class Job:
                     f"table {target} is written by Edgewater's own job; give the rows of job {self.name} a table of "
                     f"another name, as {self.name.lower()}_{target}"
                 )
+            if target == stream.lower() and not self.is_default:
+                raise RejectError(
+                    f"table {target} has every row of stream {stream} already, Edgewater's own job lands it there; "
+                    f"give the rows of job {self.name} a table of another name, as {self.name.lower()}_{target}"
+                )
 
         def register(function: F) -> F:
             name = getattr(function, "__name__", "step")

@@ -83,10 +83,10 @@ class JobKit:
         Rows that follow each other with the same device, epoch and seq are one batch.
         """
         table = self._complete(stream, rows)
+        if not table.num_rows:
+            return
         starts = _starts(table)
         counts = [after - first for first, after in itertools.pairwise([*starts, table.num_rows])]
-        if not counts:
-            return
         output = run_steps(self.job, stream, table, counts, self._check)
         for name, parts in output.appends.items():
             # As a reader gets them: text is text, whether it was stored as a dictionary or not.
@@ -129,6 +129,8 @@ class JobKit:
 
     def _complete(self, stream: str, rows: Given) -> Any:
         given = rows if isinstance(rows, pa.Table) else self._table(stream, rows)
+        if not given.num_rows:
+            return given
         count = given.num_rows
         types = self._types(stream, given)
         arrays = {name: _converted(stream, name, given[name], kind) for name, kind in types.items()}
@@ -136,7 +138,7 @@ class JobKit:
             "ts": lambda: [FIRST_TS_US + 1_000_000 * row for row in range(count)],
             "device": lambda: ["device-1"] * count,
             "epoch": lambda: [1] * count,
-            "seq": lambda: [next(self._seqs)] * count if count else [],
+            "seq": lambda: [next(self._seqs)] * count,
             "row": lambda: list(range(count)),
             "received_at": lambda: [FIRST_TS_US] * count,
         }
@@ -166,6 +168,8 @@ class JobKit:
         for name in names:
             kind = wanted.get(name, _TIMESTAMP if name == "ts" else None)
             values = [_plain(row.get(name), kind) for row in rows]
+            # Of a float, pyarrow would silently make a whole number here; casting afterwards refuses to.
+            kind = None if kind is None or pa.types.is_integer(kind) else kind
             try:
                 arrays[name] = pa.array(values, kind.value_type if kind == _TEXT else kind)
             except (pa.ArrowException, TypeError, OverflowError) as error:
