@@ -17,13 +17,14 @@ rows have a `seq`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from edge_agent.contract.errors import RejectError, quoted
 from lake.schema import KNOWN_TABLES, arrow_schema, columns_of, columns_with, fitted
@@ -133,8 +134,8 @@ class JobKit:
             return given
         count = given.num_rows
         types = self._types(stream, given)
-        arrays = {name: _converted(stream, name, given[name], kind) for name, kind in types.items()}
-        defaults = {
+        own = {name: _converted(stream, name, given[name], kind) for name, kind in types.items()}
+        defaults: dict[str, Callable[[], list[Any]]] = {
             "ts": lambda: [FIRST_TS_US + 1_000_000 * row for row in range(count)],
             "device": lambda: ["device-1"] * count,
             "epoch": lambda: [1] * count,
@@ -142,14 +143,16 @@ class JobKit:
             "row": lambda: list(range(count)),
             "received_at": lambda: [FIRST_TS_US] * count,
         }
-        first = {} if "ts" in types else {"ts": pa.array(defaults["ts"](), _TIMESTAMP)}
+        arrays = {"ts": pa.nulls(count, _TIMESTAMP), **own}
         for name, kind in _PROVENANCE_TYPES.items():
-            if name in given.column_names:
-                arrays[name] = _converted(stream, name, given[name], kind)
-            else:
-                values = defaults[name]() if name in defaults else [None] * count
-                arrays[name] = pa.array(values, kind.value_type if kind == _TEXT else kind).cast(kind)
-        return pa.table({**first, **arrays})
+            given_here = name in given.column_names
+            arrays[name] = _converted(stream, name, given[name], kind) if given_here else pa.nulls(count, kind)
+        for name, values in defaults.items():
+            kind = arrays[name].type
+            if arrays[name].null_count and kind in (_TIMESTAMP, _PROVENANCE_TYPES.get(name)):
+                plain = kind.value_type if kind == _TEXT else kind
+                arrays[name] = pc.coalesce(arrays[name].cast(plain), pa.array(values(), plain)).cast(kind)
+        return pa.table(arrays)
 
     def _types(self, stream: str, given: Any) -> dict[str, Any]:
         """Column -> type of the stream's own columns in `given`."""
