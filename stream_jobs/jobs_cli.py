@@ -148,7 +148,12 @@ _RunSettings = dataclasses.make_dataclass(
 def _run(arguments: argparse.Namespace) -> int:
     from .worker.command import run_settings
 
-    return run_settings(lambda: _settings_of(arguments), debug=getattr(arguments, "debug", False))
+    return run_settings(lambda: _settings_of(arguments), debug=getattr(arguments, "debug", False), begins=_told)
+
+
+def _told(job: Job, settings: WorkerSettings) -> None:
+    print("\n".join(_described(job)))
+    print(f"from the log at {settings.bootstrap_servers} into the lake {settings.lake}; Ctrl-C ends", flush=True)
 
 
 def _settings_of(arguments: argparse.Namespace) -> WorkerSettings:

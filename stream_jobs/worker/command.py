@@ -84,8 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
-def run_settings(settings: Callable[[], WorkerSettings], *, debug: bool) -> int:
-    """Run a worker with what `settings()` gives until it is told to end; ends the process."""
+def run_settings(
+    settings: Callable[[], WorkerSettings],
+    *,
+    debug: bool,
+    begins: Callable[[Job, WorkerSettings], None] = lambda *_: None,
+) -> int:
+    """Run a worker with what `settings()` gives until it is told to end; ends the process. `begins` is told when the
+    job is loaded."""
     # Does nothing where `edgewater` has set it up; the filter belongs to whatever handles.
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for handler in logging.getLogger().handlers:
@@ -93,7 +99,7 @@ def run_settings(settings: Callable[[], WorkerSettings], *, debug: bool) -> int:
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        status = run_worker(settings())
+        status = run_worker(settings(), begins)
     except EdgewaterError as error:
         if debug:
             raise
@@ -105,13 +111,14 @@ def run_settings(settings: Callable[[], WorkerSettings], *, debug: bool) -> int:
     os._exit(status)
 
 
-def run_worker(settings: WorkerSettings) -> int:
+def run_worker(settings: WorkerSettings, begins: Callable[[Job, WorkerSettings], None] = lambda *_: None) -> int:
     """Run the job that the settings name until a signal; the exit status. StopError: the job file is no job."""
     from stream_jobs.job_file import load_job
 
     job = load_job(settings.job)
     if not job.is_default and settings.name == WorkerSettings.name:
         settings = dataclasses.replace(settings, name=f"{WorkerSettings.name}-{job.name}")
+    begins(job, settings)
     return asyncio.run(_Process(settings, job).run())
 
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+import lake
 from edge_agent.contract import wire
 from edge_agent.contract.columns import Column, booleans, floats, integers, strings, timestamps
 from edge_agent.contract.ring import shard_of
-from edge_agent.contract.topics import LOG_BATCHES
+from edge_agent.contract.topics import LOG_BATCHES, batch_topic
 from stream_jobs.bridge.dead_letters import encode_dead_letter
-from tests.kit.processes import Product
+from tests.kit.bridge_device import ScriptedDevice
+from tests.kit.processes import Product, python_module
+from tests.kit.services import embedded_services
 from tests.kit.wait import until
 from tests.kit.worker_chain import Chain
 from tests.kit.worker_world import NOW_US, epoch, readings_message
@@ -124,6 +127,41 @@ def test_a_job_beside_the_default_one_killed_again_and_again(chain: Chain, seed:
             assert found == wanted
             assert (worker.status() or {})["dead_letters"] == 0
         assert chain.query("SELECT count(*) AS n FROM dead_letters") == [{"n": 0}]
+
+
+@pytest.mark.timeout(120)
+def test_what_a_bridge_cannot_read_is_in_the_lake(tmp_path: Path) -> None:
+    """A payload without a header, sent over MQTT, becomes a row of `dead_letters` with its topic and reason; batches
+    between such payloads land."""
+    with embedded_services(tmp_path) as services:
+        run_dir = services.directory / "run"
+        bridge = python_module(
+            "stream_jobs.bridge", "--mqtt-url", services.mqtt_url, "--bootstrap-servers", services.bootstrap_servers,
+            "--run-dir", run_dir, "--partitions", "2",
+        )  # fmt: skip
+        worker = python_module(
+            "stream_jobs.worker", "--bootstrap-servers", services.bootstrap_servers, "--lake", tmp_path / "lake",
+            "--run-dir", run_dir, "--commit-interval-s", "0.1",
+        )  # fmt: skip
+        with Product(run_dir, "bridge", bridge), Product(run_dir, "worker", worker) as landing:
+            landing.ready(60)
+            with ScriptedDevice(services.mqtt_url, "pi") as device:
+                for number in range(50):
+                    device.accept(1)
+                    device._client.publish(batch_topic("pi"), b"nonsense %d" % number, qos=1)
+                until(lambda: device.drained, 30, "the device's batches")
+
+            def letters() -> list[dict[str, Any]]:
+                with lake.open(tmp_path / "lake") as here:
+                    sql = 'SELECT * FROM dead_letters WHERE device IS NULL ORDER BY partition, "offset"'
+                    found: list[dict[str, Any]] = here.snapshot().query(sql).arrow().to_pylist()
+                    return found
+
+            until(lambda: len(letters()) >= 50, 30, "50 dead letters")
+            found = letters()
+    assert [bytes(row["payload"]) for row in found] == [b"nonsense %d" % number for number in range(50)]
+    assert {row["topic"] for row in found} == {batch_topic("pi")}
+    assert all(row["reason"] and row["job"] is None for row in found)
 
 
 def _ended(chain: Chain, worker: Product, rng: random.Random) -> bool:
