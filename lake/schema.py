@@ -237,6 +237,6 @@ def fitted(rows: pa.Table, columns: tuple[Column, ...], table: str) -> pa.Table:
         wanted = array.type if pa.types.is_dictionary(array.type) else _TYPES[column.type]
         if pa.types.is_dictionary(wanted) and wanted.value_type != _TYPES[column.type]:
             wanted = pa.dictionary(wanted.index_type, _TYPES[column.type])
-        fields.append(pa.field(column.name, wanted))
+        fields.append(pa.field(column.name, wanted, metadata={FOLD: column.fold.encode()} if column.fold else None))
         arrays.append(array if array.type == wanted else array.cast(wanted))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))

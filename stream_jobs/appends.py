@@ -90,7 +90,7 @@ def joined(parts: list[Rows]) -> Rows:
             kind = types.setdefault(field.name, field.type)
             types[field.name] = kind if kind == field.type else _value_type(field.type)
     plain = [
-        part.cast(pa.schema([(field.name, types[field.name]) for field in part.schema])) for part in parts
+        part.cast(pa.schema([field.with_type(types[field.name]) for field in part.schema])) for part in parts
     ]  # fmt: skip
     return pa.concat_tables(plain, promote_options="default")
 
@@ -130,7 +130,7 @@ def _with_doubles(rows: Rows, types: _Types) -> Rows:
         if pa.types.is_integer(field.type) and types.get(field.name) == pa.float64():
             doubles = _doubles(rows.column(index).cast(pa.int64()))
             if doubles is not None:
-                rows = rows.set_column(index, field.name, doubles)
+                rows = rows.set_column(index, field.with_type(pa.float64()), doubles)
     return rows
 
 

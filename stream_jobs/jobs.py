@@ -103,6 +103,10 @@ class Job:
         """`streams` are those besides KNOWN_STREAMS whose columns shall be checked: name -> columns -> type of the
         contract."""
         self.name = check_stream(name)
+        for stream in {*KNOWN_STREAMS} & {*(streams or {})}:
+            raise RejectError(
+                f"stream {stream} has the columns {', '.join(KNOWN_STREAMS[stream])} everywhere; do not declare it"
+            )
         self.streams: dict[str, StreamColumns] = {**KNOWN_STREAMS, **(streams or {})}
         self.steps: list[Step] = []
         self._by_stream: dict[str, list[Step]] = {}

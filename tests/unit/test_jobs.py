@@ -96,6 +96,10 @@ def test_what_a_job_refuses() -> None:
             job.step(stream="readings", table=table)
     with pytest.raises(RejectError, match=r"step <lambda> takes \(rows, more\); a step takes one argument"):
         job.step(stream="events", table="t")(lambda rows, more: rows)
+    with pytest.raises(
+        RejectError, match="stream readings has the columns ts, name, value everywhere; do not declare it"
+    ):
+        Job("j", {"readings": {"ts": "timestamp"}})
     with pytest.raises(RejectError, match="has a column device, which every table has by itself"):
         Job("j", {"events": {"device": "string"}})
     with pytest.raises(RejectError, match="needs table"):

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import lake
@@ -17,7 +19,7 @@ from edge_agent.contract.wire import Reason
 from stream_jobs.default_job import job as default_job
 from stream_jobs.jobs import Job
 from stream_jobs.worker.landing import REFUSALS_MAX, Landing
-from tests.kit.worker_world import Link, MemoryLake, MemoryLog, epoch, readings_message, records_of
+from tests.kit.worker_world import Link, MemoryLake, MemoryLog, epoch, readings_message, records_of, value_of
 
 
 class World:
@@ -136,3 +138,30 @@ def test_batches_of_one_transaction_that_do_not_go_together(tmp_path: Path) -> N
     assert [letter["seq"] for letter in letters] == [2, 4]
     assert "column 'level' of table gas was double in rows just before" in letters[0]["reason"]
     assert "column 'Level' of table gas was 'level' in rows just before" in letters[1]["reason"]
+
+
+def test_partial_results_of_a_job_are_folded_when_read(tmp_path: Path) -> None:
+    """A column whose field says how it folds keeps that on its way into a new table."""
+    job = Job("sums")
+    folded = [("device", pa.string(), b"key"), ("total", pa.float64(), b"sum"), ("batches", pa.int64(), b"sum")]
+    schema = pa.schema([pa.field(name, kind, metadata={b"edgewater.fold": fold}) for name, kind, fold in folded])
+
+    @job.step(stream="readings", table="totals")
+    def totals(rows: Any) -> Any:
+        total = pc.sum(rows["value"]).as_py()
+        return pa.table({"device": ["pi"], "total": [total], "batches": [1]}, schema=schema)
+
+    with lake.open(tmp_path, create=True) as here:
+        log = MemoryLog()
+        landing = Landing(
+            job=job, lake=here, link=lake.Link, open_log=lambda: log, clock=ManualClock(), alarm=print, check=here.check
+        )
+        for seq in (1, 2, 3):
+            partitions = landing.take_up([0], lambda: False)
+            message = readings_message("pi", seq)
+            log.append(0, message)
+            landing.step(partitions, {0: records_of(0, [message], seq - 1)}, lambda: False)
+        landing.close()
+        (row,) = here.snapshot().query("SELECT * FROM totals").arrow().to_pylist()
+    values = [value_of("pi", seq, row) for seq in (1, 2, 3) for row in range(3)]
+    assert row == {"device": "pi", "total": pytest.approx(sum(values)), "batches": 3}
