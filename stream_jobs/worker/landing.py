@@ -37,6 +37,8 @@ __all__ = ["Counts", "Landing"]
 _log = logging.getLogger("edgewater.worker")
 
 REFUSALS_MAX = 5
+_TOLD_INTERVAL_S = 10.0
+_TOLD_CHARACTERS_MAX = 300
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Landing:
         alarm: Callable[[str], None],
         check: Check | None = None,
     ) -> None:
+        self.job_name = job.name
         self.counts = Counts()
         self.phases = Phases()
         self.freshness = Freshness()
@@ -91,6 +94,8 @@ class Landing:
         self._log_client: LogView | None = None
         self._first_table: Sequence[int] | None = None
         self._refusals = 0
+        self._failed: Counter[str] = Counter()
+        self._told_at_s: dict[str, float] = {}
         self._woken = threading.Event()
         self._applier = ThreadPoolExecutor(1, "apply")
         self._applying: Future[None] | None = None
@@ -190,11 +195,24 @@ class Landing:
             self._refused(error)
         self._refusals = 0
         self.counts.add(result)
+        self._tell_failures(result)
         if self._applying is not None:
             self._applying.result()
         self._unpublished.append((self.last_transaction, result.samples))
         self._applying = self._applier.submit(self._apply)
         return result
+
+    def _tell_failures(self, result: StepResult) -> None:
+        """Log what failed, so that whoever runs a job sees it: a line for each step in _TOLD_INTERVAL_S."""
+        now_s = self._clock.monotonic_s()
+        for step, (count, last) in result.failures.items():
+            self._failed[step] += count
+            if now_s >= self._told_at_s.get(step, -_TOLD_INTERVAL_S) + _TOLD_INTERVAL_S:
+                _log.warning(
+                    "step %s failed for %d batches, which are in the table dead_letters; the last: %s",
+                    step, self._failed.pop(step), last[:_TOLD_CHARACTERS_MAX],
+                )  # fmt: skip
+                self._told_at_s[step] = now_s
 
     def _refused(self, error: RejectError) -> NoReturn:
         """What was checked was refused: another worker changed the table in between, so the check will say it now."""

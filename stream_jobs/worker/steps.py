@@ -55,7 +55,8 @@ class Phases:
 
 @dataclass(slots=True)
 class StepResult:
-    """What a step wants to append, and what it counted. `samples` are (ts, received_at) of some rows, for freshness."""
+    """What a step wants to append, and what it counted. `samples` are (ts, received_at) of some rows, for freshness;
+    `failures` has for each of the job's steps that failed how many batches, and the last line of the last reason."""
 
     appends: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
@@ -64,6 +65,7 @@ class StepResult:
     skipped_rows: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     samples: list[tuple[Any, Any]] = field(default_factory=list)
+    failures: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
 def run_step(
@@ -115,6 +117,9 @@ class _Run:
             DeadLetter(records[failure.batch], failure.reason, batches[failure.batch].header, self._job.name)
             for failure in output.failures
         ]
+        for failure in output.failures:
+            count, _ = self._result.failures.get(failure.step, (0, ""))
+            self._result.failures[failure.step] = (count + 1, failure.reason.rstrip().rpartition("\n")[2])
         self._result.rows += rows.num_rows
         self._result.batches += len(batches)
         if "ts" in rows.column_names and pa.types.is_timestamp(rows["ts"].type):

@@ -84,7 +84,8 @@ def _until_rows(chain: Chain, table: str, count: int) -> list[dict[str, Any]]:
         return chain.query(f"SELECT * FROM {table}")
 
     def there() -> bool:
-        known = [row["name"] for row in chain.query("SELECT table_name AS name FROM information_schema.tables")]
+        with lake.open(chain.directory / "lake") as here:
+            known = here.snapshot().tables
         return table in known and len(rows()) >= count
 
     until(there, 30, f"{count} rows in {table}")

@@ -25,11 +25,11 @@ from tests.kit.worker_world import Link, MemoryLake, MemoryLog, epoch, readings_
 class World:
     """A landing on a lake in memory."""
 
-    def __init__(self, job: Job = default_job, check: Any = None) -> None:
+    def __init__(self, job: Job = default_job, check: Any = None, clock: ManualClock | None = None) -> None:
         self.log, self.lake = MemoryLog(), MemoryLake()
         self.alarms: list[str] = []
         self.landing = Landing(
-            job=job, lake=self.lake, link=Link, open_log=lambda: self.log, clock=ManualClock(),
+            job=job, lake=self.lake, link=Link, open_log=lambda: self.log, clock=clock or ManualClock(),
             alarm=self.alarms.append, check=check,
         )  # fmt: skip
 
@@ -165,3 +165,26 @@ def test_partial_results_of_a_job_are_folded_when_read(tmp_path: Path) -> None:
         (row,) = here.snapshot().query("SELECT * FROM totals").arrow().to_pylist()
     values = [value_of("pi", seq, row) for seq in (1, 2, 3) for row in range(3)]
     assert row == {"device": "pi", "total": pytest.approx(sum(values)), "batches": 3}
+
+
+def test_failures_are_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever runs a job sees at once that a step fails, how often and with what, and not a line for each batch."""
+    job = Job("j")
+
+    @job.step(stream="readings", table="t")
+    def fails(rows: Any) -> Any:
+        raise ValueError("always")
+
+    clock = ManualClock()
+    world = World(job, clock=clock)
+    with caplog.at_level("WARNING", "edgewater.worker"):
+        world.step(readings_message("pi", 1), readings_message("pi", 2))
+        world.step(readings_message("pi", 3))
+        clock.advance(11)
+        world.step(readings_message("pi", 4))
+    world.landing.close()
+    tail = "batches, which are in the table dead_letters; the last: ValueError: always"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"step fails failed for 2 {tail}", f"step fails failed for 2 {tail}",
+    ]  # fmt: skip
+    assert world.lake.row_count("dead_letters") == 4
