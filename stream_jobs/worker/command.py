@@ -223,6 +223,7 @@ class _Process:
                 clock=clock,
                 alarm=alarm,
                 check=opened.check,
+                tables=lambda: opened.snapshot().tables,
             )
 
         def report(fields: Mapping[str, Any]) -> None:

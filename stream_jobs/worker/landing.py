@@ -5,7 +5,8 @@ last one is being published. The step thread waits for it before it hands over t
 
 **Delivery**: after FencedError or GivenUpError the state in memory is worthless; the caller takes the partitions up
 again. A transaction that was decided and not applied is applied by whoever comes next.
-**Bounds**: one step, one applying, both interruptible while they wait for a lake that cannot.
+**Bounds**: one step, one applying, both interruptible while they wait for a lake that cannot. A lake with TABLES_MAX
+tables gets no new ones from here: what would make one is a dead letter.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import logging
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.crash import crash_point
-from edge_agent.contract.errors import FencedError, RejectError, RetryError, StopError
+from edge_agent.contract.errors import FencedError, LimitError, RejectError, RetryError, StopError
 from edge_agent.contract.topics import LOG_BATCHES
+from lake.schema import KNOWN_TABLES
 from stream_jobs.appends import Check, Rows
 from stream_jobs.jobs import Job
 
@@ -37,6 +39,8 @@ __all__ = ["Counts", "Landing"]
 _log = logging.getLogger("edgewater.worker")
 
 REFUSALS_MAX = 5
+TABLES_MAX = 1000
+"""Tables of a lake beyond which rows make no new one: somebody names streams after what changes."""
 _TOLD_INTERVAL_S = 10.0
 _TOLD_CHARACTERS_MAX = 300
 
@@ -75,7 +79,9 @@ class Landing:
         clock: Clock,
         alarm: Callable[[str], None],
         check: Check | None = None,
+        tables: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        """`check` and `tables` (the names of those that there are) are the lake's."""
         self.job_name = job.name
         self.counts = Counts()
         self.phases = Phases()
@@ -91,6 +97,8 @@ class Landing:
         self._clock = clock
         self._alarm = alarm
         self._check = check
+        self._tables = tables
+        self._tables_seen: set[str] = set()
         self._log_client: LogView | None = None
         self._first_table: Sequence[int] | None = None
         self._refusals = 0
@@ -174,10 +182,17 @@ class Landing:
         def retry(action: Callable[[], Any]) -> Any:
             return repeated(action, given_up, self._woken, self._report)
 
-        def check(table: str, rows: Rows) -> Rows:
-            return rows if self._check is None else retry(lambda: self._check(table, rows))  # type: ignore[misc]
+        asked = self._check
 
-        result = run_step(self._job, folds, records, self.phases, None if self._check is None else check)
+        def check(table: str, rows: Rows) -> Rows:
+            assert asked is not None
+            if table not in self._tables_seen:
+                self._check_room(table, retry(self._tables))
+            found = retry(lambda: asked(table, rows))
+            self._tables_seen.add(table)
+            return found
+
+        result = run_step(self._job, folds, records, self.phases, None if asked is None else check)
         for partition in moved:
             partition.last_crc = zlib.crc32(records[partition.number][-1].value)
         crash_point("worker.prepare.before")
@@ -201,6 +216,14 @@ class Landing:
         self._unpublished.append((self.last_transaction, result.samples))
         self._applying = self._applier.submit(self._apply)
         return result
+
+    def _check_room(self, table: str, tables: Collection[str]) -> None:
+        names = self._tables_seen.union(tables)
+        if table not in names and table not in KNOWN_TABLES and len(names) >= TABLES_MAX:
+            raise LimitError(
+                "tables of the lake", len(names) + 1, TABLES_MAX,
+                f"{table} would be a new one: name streams after what rows are, not after where they come from",
+            )  # fmt: skip
 
     def _tell_failures(self, result: StepResult) -> None:
         """Log what failed, so that whoever runs a job sees it: a line for each step in _TOLD_INTERVAL_S."""

@@ -42,7 +42,7 @@ def batches(draw: Any) -> tuple[str, list[Column], Rows]:
     return draw(st.sampled_from(["things", "Things", "_x", "a_partials"])), draw(st.permutations(columns)), values
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(sent=st.lists(batches(), min_size=1, max_size=8), cuts=st.sets(st.integers(1, 7)))
 def test_every_batch_lands_exactly_or_is_a_dead_letter(
     sent: list[tuple[str, list[Column], Rows]], cuts: set[int]

@@ -188,3 +188,24 @@ def test_failures_are_told_now_and_then(caplog: pytest.LogCaptureFixture) -> Non
         f"step fails failed for 2 {tail}", f"step fails failed for 2 {tail}",
     ]  # fmt: skip
     assert world.lake.row_count("dead_letters") == 4
+
+
+def test_a_lake_has_a_most_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams named after something that changes end as dead letters; tables that there are take their rows."""
+    monkeypatch.setattr("stream_jobs.worker.landing.TABLES_MAX", 3)
+    with lake.open(tmp_path, create=True) as here:
+        here.commit({"gas": pa.table({"level": [0.5]}), "old": pa.table({"a": [1]})})
+        log = MemoryLog()
+        landing = Landing(
+            job=default_job, lake=here, link=lake.Link, open_log=lambda: log, clock=ManualClock(), alarm=print,
+            check=here.check, tables=lambda: here.snapshot().tables,
+        )  # fmt: skip
+        names = ["gas_1", "gas_2", "gas", "gas_1", "gas_3"]
+        messages = [_message(name, seq, floats("level", [1.0])) for seq, name in enumerate(names, 1)]
+        landing.step(landing.take_up([0], lambda: False), {0: records_of(0, messages)}, lambda: False)
+        landing.close()
+        assert here.snapshot().query("SELECT seq FROM gas_1 ORDER BY seq").arrow()["seq"].to_pylist() == [1, 4]
+        assert here.snapshot().query("SELECT max(seq) AS seq FROM gas").arrow()["seq"].to_pylist() == [3]
+        letters = here.snapshot().query("SELECT seq, reason FROM dead_letters ORDER BY seq").arrow().to_pylist()
+    assert [letter["seq"] for letter in letters] == [2, 5]
+    assert "tables of the lake of 4 exceeds its limit of 3; gas_2 would be a new one" in letters[0]["reason"]
