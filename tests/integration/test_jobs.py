@@ -17,7 +17,7 @@ from edge_agent.contract.ring import shard_of
 from edge_agent.contract.topics import LOG_BATCHES, batch_topic
 from stream_jobs.bridge.dead_letters import encode_dead_letter
 from tests.kit.bridge_device import ScriptedDevice
-from tests.kit.processes import Product, python_module
+from tests.kit.processes import Product, edgewater, python_module
 from tests.kit.services import embedded_services
 from tests.kit.wait import until
 from tests.kit.worker_chain import Chain
@@ -228,3 +228,17 @@ def test_every_stream_lands_and_what_does_not_fit_is_a_dead_letter(chain: Chain)
     assert (reasons[8], bytes(letters[8]["payload"])) == ("no header", b"\xff\xfe")
     openings = {row["door"] for row in chain.query("SELECT door FROM openings")}
     assert openings == {"a", "", "b", "c", "d", "e"}
+
+
+def test_jobs_run_needs_a_directory_and_nothing_else(chain: Chain) -> None:
+    """`edgewater jobs run FILE.py --dir DIR` finds lake, log and status directory of a stack, says what it runs, and
+    ends with 0 when it is told to."""
+    lake.open(chain.directory / "lake", create=True).close()
+    chain.send(readings_message("pi", 1, rows=30), "pi")
+    command = edgewater("jobs", "run", _job(chain), "--dir", chain.directory, "--commit-interval-s", "0.1")
+    with Product(chain.run_dir, "worker-high", command) as worker:
+        worker.ready(30)
+        assert len(_until_rows(chain, "high_values", 1)) < 30
+        assert (worker.status() or {})["job"] == "high"
+        assert worker.terminate() == 0, worker.tail()
+        assert "openings     doors     openings" in worker.tail()
