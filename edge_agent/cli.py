@@ -38,6 +38,7 @@ NOUNS = {
     "completion": Noun("edge_agent.completion", "add_completion_command", "completion for bash, zsh or fish"),
     "demo": Noun("deploy.demo_cli", "add_demo_command", "the whole chain on this machine, in a minute"),
     "functions": Noun("edge_agent.functions_cli", "add_commands", "write and check function files"),
+    "jobs": Noun("stream_jobs.jobs_cli", "add_jobs_commands", "write, check and run steps from rows to rows"),
     "kafka": Noun("deploy.cli", "add_kafka_commands", "Apache Kafka for a cluster"),
     "lake": Noun("lake.cli", "add_commands", "query and keep the tables"),
     "log": Noun("stream_jobs.cli", "add_log_commands", "the embedded log"),

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -112,24 +113,38 @@ class DeltaLog:
         return f"{self._folder}/_delta_log/{version:020d}.json"
 
     def _opened(self, schema: tuple[Column, ...]) -> DeltaTable:
-        if self._table is not None:
-            self._table.update_incremental()
-            return self._table
-        try:
-            table = DeltaTable(self._location)
-        except TableNotFoundError:
-            table = DeltaTable.create(
-                self._location, arrow_schema(schema), mode="ignore", configuration=self._configuration
-            )
-        names = {field.name for field in table.schema().fields}
-        # No Edgewater of this version adds columns: what has them was written by a newer one.
-        if absent := [column.name for column in schema if column.name not in names]:
-            raise StopError(
-                f"{self._folder} lacks columns {', '.join(absent)} that the lake's log has added; "
-                "upgrade Edgewater wherever it uses this lake"
-            )
+        """The table at its last version, with all columns of `schema`."""
+        table = self._table
+        if table is not None:
+            table.update_incremental()
+        else:
+            try:
+                table = DeltaTable(self._location)
+            except TableNotFoundError:
+                table = DeltaTable.create(
+                    self._location, arrow_schema(schema), mode="ignore", configuration=self._configuration
+                )
+        self._add_columns(table, schema)
         self._table = table
         return table
+
+    def _add_columns(self, table: DeltaTable, schema: tuple[Column, ...]) -> None:
+        """A commit of its own: if nothing follows it, the next to apply finds the columns there, and nobody misses
+        them.
+        """
+        wanted = {field.name: field for field in DeltaSchema.from_arrow(arrow_schema(schema)).fields}
+        present = {field.name: field for field in table.schema().fields}
+        # No Edgewater of this version changes a type: a newer one did.
+        if changed := [name for name in wanted if name in present and wanted[name].type != present[name].type]:
+            raise StopError(
+                f"{self._folder} has columns {', '.join(changed)} in another type than the lake's log says; "
+                "upgrade Edgewater wherever it uses this lake"
+            )
+        if absent := [field for name, field in wanted.items() if name not in present]:
+            crash_point("lake.apply.before_columns")
+            table.alter.add_columns(absent, post_commithook_properties=_NO_HOOKS)
+            crash_point("lake.apply.after_columns")
+            table.update_incremental()
 
     def _commit(self, table: DeltaTable, changes: list[Change], through: int, at_ms: int) -> None:
         adds, removes = net_changes(changes)

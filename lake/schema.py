@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from edge_agent.contract.errors import LimitError, RejectError, quoted
 from edge_agent.contract.limits import COLUMN_NAME_CHARACTERS_MAX
+from lake.transaction.growth import COLUMNS_MAX, grown
 from lake.transaction.records import Column
 
 __all__ = [
@@ -28,10 +29,11 @@ __all__ = [
     "SKIPPED",
     "arrow_schema",
     "columns_of",
+    "columns_with",
     "fitted",
+    "known_columns",
 ]
 
-COLUMNS_MAX = 1000
 FOLD = b"edgewater.fold"
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -117,8 +119,11 @@ DEAD_LETTERS = pa.schema(
         ("epoch", pa.int64()),
         ("seq", pa.int64()),
         ("received_at", _TIMESTAMP),
+        ("job", pa.string()),
     ]
 )
+"""What could not land, with the reason. `topic`, `partition` and `offset` say where it was in the log, `topic` alone
+where it was on a device that put it aside itself; `job` is the job that put it aside, null where none did."""
 
 SKIPPED = pa.schema(
     [
@@ -183,6 +188,33 @@ def columns_of(schema: pa.Schema, table: str) -> tuple[Column, ...]:
     )
 
 
+def columns_with(columns: tuple[Column, ...], schema: pa.Schema, table: str) -> tuple[Column, ...]:
+    """`columns` of `table` and, at the end, those of `schema` that it has not. RejectError: it cannot take them."""
+    known = {column.name: column for column in columns}
+    lower = {name.lower(): name for name in known}
+    new = [field for field in schema if field.name not in known]
+    if not new:
+        return columns
+    for field in new:
+        if field.name.lower() in lower:
+            raise RejectError(
+                f"table {table} has no column {quoted(field.name)} but {quoted(lower[field.name.lower()])}, and upper "
+                "and lower case do not differ; rename it"
+            )
+    if len(columns) + len(new) > COLUMNS_MAX:
+        raise LimitError(
+            f"columns of table {table}", len(columns) + len(new), COLUMNS_MAX, "store fewer columns, or several tables"
+        )
+    return columns + columns_of(pa.schema(new), table)
+
+
+def known_columns(columns: tuple[Column, ...], table: str) -> tuple[Column, ...]:
+    """`columns` of `table` and those that its definition in `KNOWN_TABLES`, if it has one, got since."""
+    if table not in KNOWN_TABLES:
+        return columns
+    return grown(columns, columns_of(KNOWN_TABLES[table], table)) or columns
+
+
 def fitted(rows: pa.Table, columns: tuple[Column, ...], table: str) -> pa.Table:
     """`rows` with exactly `columns`, in their order; absent ones are null. No value changes.
 
@@ -205,6 +237,6 @@ def fitted(rows: pa.Table, columns: tuple[Column, ...], table: str) -> pa.Table:
         wanted = array.type if pa.types.is_dictionary(array.type) else _TYPES[column.type]
         if pa.types.is_dictionary(wanted) and wanted.value_type != _TYPES[column.type]:
             wanted = pa.dictionary(wanted.index_type, _TYPES[column.type])
-        fields.append(pa.field(column.name, wanted))
+        fields.append(pa.field(column.name, wanted, metadata={FOLD: column.fold.encode()} if column.fold else None))
         arrays.append(array if array.type == wanted else array.cast(wanted))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))

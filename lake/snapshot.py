@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from edge_agent.contract.errors import RejectError, quoted
 from lake import layout
 from lake.delta import files_at
-from lake.schema import KNOWN_TABLES, columns_of
+from lake.schema import KNOWN_TABLES, columns_of, known_columns
 from lake.storage import Storage
 from lake.transaction.records import Column
 
@@ -59,7 +59,7 @@ class Snapshot:
     def columns(self, table: str) -> tuple[Column, ...]:
         """The columns of `table`; those of the tables everybody knows are there before the table is. RejectError."""
         if table in self._tables:
-            return self._tables[table].schema
+            return known_columns(self._tables[table].schema, table)
         if table in KNOWN_TABLES:
             return columns_of(KNOWN_TABLES[table], table)
         raise RejectError(
@@ -128,8 +128,8 @@ class Snapshot:
     def _relation(self, table: str, files: list[str] | None) -> Relation:
         from lake.query import Relation
 
-        evolved = table in self._tables and self._tables[table].evolved
-        return Relation(table, self.columns(table), files, evolved)
+        columns, at = self.columns(table), self._tables.get(table)
+        return Relation(table, columns, files, at is not None and (at.evolved or columns != at.schema))
 
     def _file_list(self, table: str) -> pa.Table:
         if table not in self._files:

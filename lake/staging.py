@@ -18,7 +18,7 @@ from edge_agent.contract.crash import crash_point
 from edge_agent.contract.errors import LimitError, RejectError, StopError, quoted
 from lake import layout
 from lake.aggregate import fold_sql, is_mergeable
-from lake.schema import KNOWN_TABLES, columns_of, fitted
+from lake.schema import KNOWN_TABLES, columns_of, columns_with, fitted, known_columns
 from lake.storage import Storage
 from lake.transaction import records
 from lake.transaction.records import INLINE_STATE_BYTES_MAX, LINKS_MAX, Blob, Change, Column, Decision, File, State
@@ -52,11 +52,12 @@ class Prepared:
 
 
 def _columns(table: str, rows: pa.Table, known: Mapping[str, tuple[Column, ...]]) -> tuple[Column, ...]:
-    """The columns that `table` has, or will have when this creates it."""
-    if table in known:
-        return known[table]
-    columns = columns_of(KNOWN_TABLES.get(table, rows.schema), layout.check_table_name(table))
-    if is_mergeable(columns):
+    """The columns that `table` will have when it has taken `rows`: those it has, and new ones at the end."""
+    present = known.get(table)
+    if present is None:
+        present = columns_of(KNOWN_TABLES.get(table, rows.schema), layout.check_table_name(table))
+    columns = columns_with(known_columns(present, table), rows.schema, table)
+    if is_mergeable(columns) and columns != known.get(table):
         fold_sql(columns, table)  # refuses what could be written but never be read
     return columns
 
@@ -75,8 +76,8 @@ def stage(
 ) -> Prepared:
     """Write and sync `appends` (table name -> rows) and the links' states under the id `staging`.
 
-    `known` are the columns of the tables that there are; others are created by the decision. RejectError: rows that
-    do not fit their table (nothing is written). RetryError: storage."""
+    `known` are the columns of the tables that there are; the decision creates others, and adds to a table the columns
+    that only its rows have. RejectError: rows that do not fit their table (nothing is written). RetryError: storage."""
     if len(links) > LINKS_MAX:
         raise LimitError("links of a transaction", len(links), LINKS_MAX, "commit fewer partitions at once")
     tables = {name: checked(name, rows, known) for name, rows in appends.items()}
@@ -104,10 +105,10 @@ def stage(
     crash_point("lake.prepare.after_sync")
     changes = {
         name: Change(
-            schema=None if name in known else _columns(name, rows, known),
+            schema=_new_schema(name, rows, known),
             adds=(files[name],) if name in files else (),
         )
-        for name, rows in tables.items()
+        for name, rows in appends.items()
     }
     return Prepared(
         Decision(
@@ -116,6 +117,12 @@ def stage(
             tuple(_record(link, state) for link, state in zip(links, states, strict=True)),
         )
     )
+
+
+def _new_schema(table: str, rows: pa.Table, known: Mapping[str, tuple[Column, ...]]) -> tuple[Column, ...] | None:
+    """The columns that the decision has to give `table`; None when it has them."""
+    columns = _columns(table, rows, known)
+    return None if columns == known.get(table) else columns
 
 
 def _is_large(link: Link) -> bool:

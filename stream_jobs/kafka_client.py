@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 from edge_agent.contract import limits
 from edge_agent.contract.errors import FencedError, RetryError, SettingsError, StopError, quoted
 from edge_agent.contract.tables import Table, encode_table, first_table, fold_tables
-from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS, LOG_DEAD_LETTERS, LOG_TABLES
+from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS, LOG_TABLES
 
 with warnings.catch_warnings():
     # kafka-python 3.0 reads its schemas through a function that Python 3.11 and 3.12 call deprecated.
@@ -148,7 +148,6 @@ def _topics(partitions: int) -> dict[str, tuple[int, dict[str, str]]]:
         LOG_BATCHES: (partitions, forever),
         LOG_TABLES: (1, forever),
         LOG_CHECKPOINTS: (partitions, checkpoints),
-        LOG_DEAD_LETTERS: (1, forever),
     }
 
 

@@ -17,7 +17,6 @@ from .ring import shard_of
 __all__ = [
     "LOG_BATCHES",
     "LOG_CHECKPOINTS",
-    "LOG_DEAD_LETTERS",
     "LOG_TABLES",
     "ack_topic",
     "batch_topic",
@@ -30,7 +29,6 @@ __all__ = [
 LOG_BATCHES = "edgewater.batches"
 LOG_TABLES = "edgewater.tables"
 LOG_CHECKPOINTS = "edgewater.checkpoints"
-LOG_DEAD_LETTERS = "edgewater.dead_letters"
 
 _ROOT = "edgewater"
 _KINDS = ("batch", "hello", "report")

@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.errors import FencedError
 from lake.transaction.fold import Fold
+from lake.transaction.growth import grows_only
 from lake.transaction.lease import LEASE_DURATION_MS, LeaseWatch, own_place, own_process
 from lake.transaction.log import TransactionLog
 from lake.transaction.records import Body, Change, Column, Decision, Lease, Publication, Record
@@ -90,7 +91,7 @@ class Coordinator:
 
         def body(fold: Fold) -> Body | None:
             nonlocal reason
-            reason = fold.why_void(decision, fold.number + 1)
+            reason = fold.why_void(decision, fold.number + 1) or (None if grows_only(fold, decision) else "schema")
             return None if reason else decision
 
         with self._log_lock:

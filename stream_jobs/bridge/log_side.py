@@ -149,7 +149,7 @@ class LogSide:
 
     def append(self, topic: str, partition: int, key: bytes | None, value: bytes, ticket: Ticket | None) -> None:
         """Start an append; what becomes of it comes through the window, also when it cannot even start."""
-        done = self._window.started(partition if ticket or topic == LOG_CHECKPOINTS else -1, ticket, len(value))
+        done = self._window.started(topic, partition, ticket, len(value))
         if self._producer is None:
             done(-1, -1, RetryError("the log is not connected"))
             return
@@ -238,12 +238,10 @@ class LogSide:
         failed = False
         for answered in answers:
             failed = failed or answered.error is not None
-            if answered.ticket is not None:
-                self._partitions[answered.partition].answered.append(answered)
-            elif answered.partition >= 0:
+            if answered.topic == LOG_CHECKPOINTS:
                 self._checkpoint_answered(self._partitions[answered.partition], answered)
-            elif answered.error is None:
-                self._tally.dead_letters += 1
+            else:
+                self._partitions[answered.partition].answered.append(answered)
         if failed:
             self._append_failed(next(answered.error for answered in answers if answered.error is not None))
         for part in self._partitions:
@@ -272,8 +270,9 @@ class LogSide:
         bridge = part.bridge
         while part.answered and bridge is not None:
             answered = part.answered[0]
-            assert answered.ticket is not None
-            if answered.error is not None:
+            if answered.ticket is None:
+                self._settle_dead_letter(bridge, answered)
+            elif answered.error is not None:
                 self._tally.failed_appends += 1
                 bridge.fail(answered.ticket)
             else:
@@ -287,6 +286,11 @@ class LogSide:
                     self._tally.durable_batches += 1
                     self._tally.durable_rows += answered.ticket.header.rows
             part.answered.popleft()
+
+    def _settle_dead_letter(self, bridge: PartitionBridge, answered: Answered) -> None:
+        if answered.error is None:
+            self._tally.dead_letters += 1
+            bridge.settle_malformed(answered.offset, answered.append_time_ms)
 
     def _read_back(self, partition: int, bridge: PartitionBridge, until: int) -> None:
         if self._client is None:

@@ -184,6 +184,12 @@ class PartitionBridge:
         counted = ticket.header.kind is Kind.CLOSE or self.watermark(*ticket.key) >= ticket.header.seq_last
         self._release(ticket, counted)
 
+    def settle_malformed(self, offset: int, append_time_ms: int) -> None:
+        """A record of ours without a header is durable at `offset`. Nobody waits for it, so it is folded when it comes
+        next, and otherwise read with what is before it."""
+        if offset == self.fold.next_offset:
+            self._fold(offset, append_time_ms, None)
+
     def fail(self, ticket: Ticket) -> None:
         """The append failed, or nobody knows: what was sent after it does not count until the device goes back."""
         self._release(ticket, counted=False)

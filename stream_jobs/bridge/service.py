@@ -23,16 +23,16 @@ from functools import lru_cache
 from edge_agent.contract import limits
 from edge_agent.contract.clock import Clock, SystemClock
 from edge_agent.contract.crash import crash_point
-from edge_agent.contract.errors import DecodeError
+from edge_agent.contract.errors import DecodeError, quoted
 from edge_agent.contract.reports import decode_report
 from edge_agent.contract.ring import shard_of
 from edge_agent.contract.status import StatusFile
-from edge_agent.contract.topics import LOG_BATCHES, LOG_DEAD_LETTERS, ack_topic, device_of, shard_filters
+from edge_agent.contract.topics import LOG_BATCHES, ack_topic, device_of, shard_filters
 from edge_agent.contract.watermarks import Hello, Watermarks, decode_hello, encode
 from edge_agent.contract.wire import Kind, message_header
 
 from .answers import Answers
-from .dead_letters import encode_dead_letter
+from .dead_letters import RATE_MAX, Rate, encode_dead_letter, partition_for
 from .devices import Devices
 from .log_side import LogSide
 from .mqtt import MqttConnection, Receiver
@@ -51,6 +51,7 @@ PAUSE_AFTER_S = 20.0
 _STATUS_INTERVAL_S = 0.5
 _DEVICES_INTERVAL_S = 2.0
 _TICK_INTERVAL_S = 0.1
+_RATE_ALARM_INTERVAL_S = 60.0
 
 
 @lru_cache(maxsize=65_536)
@@ -85,6 +86,8 @@ class BridgeService:
         self._mqtt = mqtt(settings.mqtt_url, f"edgewater-{settings.name}", filters, self._receive)
         self._hellos: dict[str, Hello] = {}
         self._devices = Devices(settings.devices_max)
+        self._dead_letter_rate = Rate()
+        self._rate_alarm_at_s = 0.0
         self._status = StatusFile(settings.run_dir or None, settings.name)
         self._devices_status = StatusFile(settings.run_dir or None, f"{settings.name}-devices")
         self._stopping = self._ready = False
@@ -245,8 +248,20 @@ class BridgeService:
         self._log_side.append(LOG_BATCHES, partition, ticket.header.device.encode(), message, ticket)
 
     def _dead_letter(self, topic: str, payload: bytes, reason: str) -> None:
+        now_s = self._clock.monotonic_s()
+        if not self._dead_letter_rate.take(now_s):
+            self._tally.dead_letters_dropped += 1
+            if now_s >= self._rate_alarm_at_s:
+                self._rate_alarm_at_s = now_s + _RATE_ALARM_INTERVAL_S
+                self._tally.alarm(
+                    f"more than {RATE_MAX} payloads a second cannot be read, the rest is counted and dropped; the last "
+                    f"came on {quoted(topic)}: {reason}",
+                    self._clock.time_us() / 1e6,
+                )
+            return
         value = encode_dead_letter(payload, topic=topic, reason=reason, time_us=self._clock.time_us())
-        self._log_side.append(LOG_DEAD_LETTERS, 0, None, value, None)
+        partition = partition_for(topic, self._settings.partitions)
+        self._log_side.append(LOG_BATCHES, partition, None, value, None)
 
     # To the devices
 

@@ -38,6 +38,9 @@ class Tally:
     """Messages that came while there was no room or the partition was being taken up."""
     lost_records: int = 0
     dead_letters: int = 0
+    """Payloads put aside, durable in the log."""
+    dead_letters_dropped: int = 0
+    """Payloads that came faster than they may be put aside."""
     failed_appends: int = 0
     read_back: int = 0
     """Records of others (or of answers that got lost) read from the log."""

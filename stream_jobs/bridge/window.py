@@ -19,8 +19,9 @@ __all__ = ["Answered", "Window"]
 
 
 class Answered(NamedTuple):
-    """What became of one append. Dead letters and checkpoints have no ticket, dead letters partition -1."""
+    """What became of one append to `topic`. Dead letters and checkpoints have no ticket."""
 
+    topic: str
     partition: int
     ticket: Ticket | None
     offset: int
@@ -56,13 +57,13 @@ class Window:
         """Readable when answers wait."""
         return self._reader
 
-    def started(self, partition: int, ticket: Ticket | None, size: int) -> Done:
+    def started(self, topic: str, partition: int, ticket: Ticket | None, size: int) -> Done:
         """Count an append and return what its producer calls when it is over."""
         self.bytes += size
         self.records += 1
 
         def done(offset: int, append_time_ms: int, error: Exception | None) -> None:
-            self._answered.append((Answered(partition, ticket, offset, append_time_ms, error), size))
+            self._answered.append((Answered(topic, partition, ticket, offset, append_time_ms, error), size))
             self.wake()
 
         return done

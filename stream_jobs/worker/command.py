@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.errors import EdgewaterError, RetryError
@@ -29,7 +30,10 @@ from edge_agent.contract.topics import LOG_BATCHES
 from .orphans import watch_orphans
 from .settings import WorkerSettings
 
-__all__ = ["add_options_to", "main", "run"]
+if TYPE_CHECKING:
+    from stream_jobs.jobs import Job
+
+__all__ = ["add_options_to", "main", "run", "run_settings", "run_worker"]
 
 _log = logging.getLogger("edgewater.worker")
 
@@ -74,6 +78,23 @@ def add_options_to(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one worker until it is told to end."""
+    debug = getattr(arguments, "debug", False)
+    return run_settings(
+        lambda: load(
+            WorkerSettings, "worker", file=arguments.config, flags=flags_from(arguments, WorkerSettings)
+        ),
+        debug=debug,
+    )  # fmt: skip
+
+
+def run_settings(
+    settings: Callable[[], WorkerSettings],
+    *,
+    debug: bool,
+    begins: Callable[[Job, WorkerSettings], None] = lambda *_: None,
+) -> int:
+    """Run a worker with what `settings()` gives until it is told to end; ends the process. `begins` is told when the
+    job is loaded."""
     # Does nothing where `edgewater` has set it up; the filter belongs to whatever handles.
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for handler in logging.getLogger().handlers:
@@ -84,11 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     try:
-        flags = flags_from(arguments, WorkerSettings)
-        settings = load(WorkerSettings, "worker", file=arguments.config, flags=flags)
-        status = asyncio.run(_Process(settings).run())
+        status = run_worker(settings(), begins)
     except EdgewaterError as error:
-        if getattr(arguments, "debug", False):
+        if debug:
             raise
         print(f"edgewater: {error}", file=sys.stderr)
         status = 1
@@ -98,11 +117,23 @@ def run(arguments: argparse.Namespace) -> int:
     os._exit(status)
 
 
+def run_worker(settings: WorkerSettings, begins: Callable[[Job, WorkerSettings], None] = lambda *_: None) -> int:
+    """Run the job that the settings name until a signal; the exit status. StopError: the job file is no job."""
+    from stream_jobs.job_file import load_job
+
+    job = load_job(settings.job)
+    if not job.is_default and settings.name == WorkerSettings.name:
+        settings = dataclasses.replace(settings, name=f"{WorkerSettings.name}-{job.name}")
+    begins(job, settings)
+    return asyncio.run(_Process(settings, job).run())
+
+
 class _Process:
     """The parts, put together."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, job: Job) -> None:
         self._settings = settings
+        self._job = job
         self._stop = asyncio.Event()
         self._status = StatusFile(settings.run_dir or None, settings.name)
 
@@ -134,10 +165,9 @@ class _Process:
 
     async def _watch_orphans(self, service: Any) -> None:
         from stream_jobs.faust_app import group_of
-        from stream_jobs.jobs import readings_job
         from stream_jobs.kafka_client import LogClient
 
-        group = group_of(readings_job().name)
+        group = group_of(self._job.name)
 
         def unowned() -> set[int]:
             client = LogClient(self._settings.bootstrap_servers, timeout_s=self._settings.log_timeout_s)
@@ -182,13 +212,12 @@ class _Process:
     def _parts(self) -> tuple[Any, Any]:
         import lake
         from stream_jobs.faust_app import FaustSource
-        from stream_jobs.jobs import readings_job
         from stream_jobs.kafka_client import LogClient
 
         from .landing import Landing
         from .service import WorkerService
 
-        settings, job = self._settings, readings_job()
+        settings, job = self._settings, self._job
         opened = lake.open(settings.lake, create=True)
 
         def make_landing(clock: Clock, alarm: Callable[[str], None]) -> Landing:
@@ -200,6 +229,7 @@ class _Process:
                 clock=clock,
                 alarm=alarm,
                 check=opened.check,
+                tables=lambda: opened.snapshot().tables,
             )
 
         def report(fields: Mapping[str, Any]) -> None:

@@ -5,7 +5,8 @@ last one is being published. The step thread waits for it before it hands over t
 
 **Delivery**: after FencedError or GivenUpError the state in memory is worthless; the caller takes the partitions up
 again. A transaction that was decided and not applied is applied by whoever comes next.
-**Bounds**: one step, one applying, both interruptible while they wait for a lake that cannot.
+**Bounds**: one step, one applying, both interruptible while they wait for a lake that cannot. A lake with TABLES_MAX
+tables gets no new ones from here: what would make one is a dead letter.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import logging
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.crash import crash_point
-from edge_agent.contract.errors import FencedError, RetryError
+from edge_agent.contract.errors import FencedError, LimitError, RejectError, RetryError, StopError
 from edge_agent.contract.topics import LOG_BATCHES
-from stream_jobs.jobs import Check, Job
+from lake.schema import KNOWN_TABLES
+from stream_jobs.appends import Check, Rows
+from stream_jobs.jobs import Job
 
 from .batching import Record
 from .freshness import WINDOW_TRANSACTIONS, Freshness
@@ -34,6 +37,12 @@ from .transaction import LakeView, commit, repeated
 __all__ = ["Counts", "Landing"]
 
 _log = logging.getLogger("edgewater.worker")
+
+REFUSALS_MAX = 5
+TABLES_MAX = 1000
+"""Tables of a lake beyond which rows make no new one: somebody names streams after what changes."""
+_TOLD_INTERVAL_S = 10.0
+_TOLD_CHARACTERS_MAX = 300
 
 
 @dataclass(slots=True)
@@ -70,7 +79,10 @@ class Landing:
         clock: Clock,
         alarm: Callable[[str], None],
         check: Check | None = None,
+        tables: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        """`check` and `tables` (the names of those that there are) are the lake's."""
+        self.job_name = job.name
         self.counts = Counts()
         self.phases = Phases()
         self.freshness = Freshness()
@@ -85,8 +97,13 @@ class Landing:
         self._clock = clock
         self._alarm = alarm
         self._check = check
+        self._tables = tables
+        self._tables_seen: set[str] = set()
         self._log_client: LogView | None = None
         self._first_table: Sequence[int] | None = None
+        self._refusals = 0
+        self._failed: Counter[str] = Counter()
+        self._told_at_s: dict[str, float] = {}
         self._woken = threading.Event()
         self._applier = ThreadPoolExecutor(1, "apply")
         self._applying: Future[None] | None = None
@@ -161,29 +178,71 @@ class Landing:
         crash_point("worker.step.before")
         moved = [partitions[number] for number in records]
         folds = {partition.number: partition.fold for partition in moved}
-        result = run_step(self._job, folds, records, self.phases, self._check)
-        for partition in moved:
-            partition.last_crc = zlib.crc32(records[partition.number][-1].value)
-        crash_point("worker.prepare.before")
 
         def retry(action: Callable[[], Any]) -> Any:
             return repeated(action, given_up, self._woken, self._report)
 
-        self.last_transaction = commit(
-            self._lake,
-            result.appends,
-            moved,
-            job=self._job.name,
-            phases=self.phases,
-            retry=retry,
-            link=self._link,
-        )
+        asked = self._check
+
+        def check(table: str, rows: Rows) -> Rows:
+            assert asked is not None
+            if table not in self._tables_seen:
+                self._check_room(table, retry(self._tables))
+            found = retry(lambda: asked(table, rows))
+            self._tables_seen.add(table)
+            return found
+
+        result = run_step(self._job, folds, records, self.phases, None if asked is None else check)
+        for partition in moved:
+            partition.last_crc = zlib.crc32(records[partition.number][-1].value)
+        crash_point("worker.prepare.before")
+        try:
+            self.last_transaction = commit(
+                self._lake,
+                result.appends,
+                moved,
+                job=self._job.name,
+                phases=self.phases,
+                retry=retry,
+                link=self._link,
+            )
+        except RejectError as error:
+            self._refused(error)
+        self._refusals = 0
         self.counts.add(result)
+        self._tell_failures(result)
         if self._applying is not None:
             self._applying.result()
         self._unpublished.append((self.last_transaction, result.samples))
         self._applying = self._applier.submit(self._apply)
         return result
+
+    def _check_room(self, table: str, tables: Collection[str]) -> None:
+        names = self._tables_seen.union(tables)
+        if table not in names and table not in KNOWN_TABLES and len(names) >= TABLES_MAX:
+            raise LimitError(
+                "tables of the lake", len(names) + 1, TABLES_MAX,
+                f"{table} would be a new one: name streams after what rows are, not after where they come from",
+            )  # fmt: skip
+
+    def _tell_failures(self, result: StepResult) -> None:
+        """Log what failed, so that whoever runs a job sees it: a line for each step in _TOLD_INTERVAL_S."""
+        now_s = self._clock.monotonic_s()
+        for step, (count, last) in result.failures.items():
+            self._failed[step] += count
+            if now_s >= self._told_at_s.get(step, -_TOLD_INTERVAL_S) + _TOLD_INTERVAL_S:
+                _log.warning(
+                    "step %s failed for %d batches, which are in the table dead_letters; the last: %s",
+                    step, self._failed.pop(step), last[:_TOLD_CHARACTERS_MAX],
+                )  # fmt: skip
+                self._told_at_s[step] = now_s
+
+    def _refused(self, error: RejectError) -> NoReturn:
+        """What was checked was refused: another worker changed the table in between, so the check will say it now."""
+        self._refusals += 1
+        if self._refusals < REFUSALS_MAX:
+            raise FencedError(f"a table was changed while the step ran: {error}") from None
+        raise StopError(f"the lake refuses what it took when asked: {error}; please report it") from error
 
     def apply_rest(self) -> None:
         """Apply what is decided, here or elsewhere, in the applying thread; nothing when that is under way."""

@@ -25,6 +25,7 @@ def status_fields(
     return {
         "state": "waiting" if waiting_for else "running",
         "waiting_for": waiting_for,
+        "job": landing.job_name,
         "partitions": {str(number): _partition(landed[number], ends[number]) for number in sorted(landed)},
         "rows_landed": counts.rows,
         "batches_landed": counts.batches,

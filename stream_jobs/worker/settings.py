@@ -20,9 +20,12 @@ class WorkerSettings:
     """All settings of one worker process."""
 
     bootstrap_servers: str = setting("127.0.0.1:9092", help="the log: host:port[,host:port...]")
+    job: str = setting("", help="job file to run; empty: the default job, which lands every stream")
     lake: str = setting("lake", help="directory of the lake; made when it is not there")
     run_dir: str = setting("", help="directory for the status file; empty: none")
-    name: str = setting("worker", help="name of this worker, different for each: status file and client id")
+    name: str = setting(
+        "worker", help="name of this worker, different for each: status file and client id; with a job file worker-JOB"
+    )
     commit_interval_s: float = setting(
         0.5, help="how long batches are collected for one transaction", minimum=0.01, maximum=60
     )

@@ -22,11 +22,12 @@ import pyarrow as pa
 from edge_agent.contract.errors import DecodeError
 from edge_agent.contract.fold import Outcome, PartitionFold
 from edge_agent.contract.wire import message_header
+from stream_jobs.appends import Appends, Check, joined
 from stream_jobs.arrow_columns import Batch, StreamColumns, arrow_table
-from stream_jobs.jobs import Check, Job, run_steps
+from stream_jobs.jobs import Job, run_steps
 
 from .batching import Record
-from .decoding import DeadLetter, Decoded, Folded, dead_letter, decode, fold_records
+from .decoding import DeadLetter, Decoded, Folded, Group, dead_letter, decode, fold_records
 from .tables import DEAD_LETTERS, SKIPPED, dead_letter_rows, skipped_rows
 
 __all__ = ["Phases", "StepResult", "run_step"]
@@ -54,7 +55,8 @@ class Phases:
 
 @dataclass(slots=True)
 class StepResult:
-    """What a step wants to append, and what it counted. `samples` are (ts, received_at) of some rows, for freshness."""
+    """What a step wants to append, and what it counted. `samples` are (ts, received_at) of some rows, for freshness;
+    `failures` has for each of the job's steps that failed how many batches, and the last line of the last reason."""
 
     appends: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
@@ -63,6 +65,7 @@ class StepResult:
     skipped_rows: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     samples: list[tuple[Any, Any]] = field(default_factory=list)
+    failures: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
 def run_step(
@@ -81,10 +84,10 @@ def run_step(
         for partition, items in records.items():
             fold_records(folds[partition], items, folded)
     with phases.timed("decode"):
-        decoded = decode(folded.accepted, job.streams)
+        decoded = decode(folded.accepted, job)
     run = _Run(job, phases, check, folded, decoded)
-    for stream in decoded.batches:
-        run.stream(stream)
+    for group in decoded.groups.values():
+        run.group(group)
     return run.finished()
 
 
@@ -94,47 +97,44 @@ class _Run:
     def __init__(self, job: Job, phases: Phases, check: Check | None, folded: Folded, decoded: Decoded) -> None:
         self._job = job
         self._phases = phases
-        self._check = check
         self._decoded = decoded
-        self._letters = folded.dead_letters + decoded.dead_letters
-        self._appends: dict[str, list[Any]] = {}
+        self._letters = (folded.dead_letters if job.is_default else []) + decoded.dead_letters
+        self._appends = Appends(check)
         self._result = StepResult(outcomes=folded.outcomes)
 
-    def stream(self, name: str) -> None:
-        """Columns of one stream to a table, then the job's steps."""
+    def group(self, group: Group) -> None:
+        """Columns of a group to a table, then the job's steps."""
         with self._phases.timed("arrow"):
-            rows, batches, records, refused = _table(
-                self._decoded.batches[name], self._decoded.records[name], self._job.streams[name]
-            )
-        self._letters += refused
+            rows, batches, records, refused = _table(group.batches, group.records, group.columns)
+        if self._job.is_default:
+            self._letters += refused
         if rows is None:
             return
         with self._phases.timed("steps"):
-            output = run_steps(self._job, name, rows, [batch.header.rows for batch in batches], self._check)
-        for table, parts in output.appends.items():
-            self._appends.setdefault(table, []).extend(parts)
+            batch_rows = [batch.header.rows for batch in batches]
+            output = run_steps(self._job, group.stream, rows, batch_rows, into=self._appends)
         self._letters += [
-            DeadLetter(records[failure.batch], failure.reason, batches[failure.batch].header)
+            DeadLetter(records[failure.batch], failure.reason, batches[failure.batch].header, self._job.name)
             for failure in output.failures
         ]
+        for failure in output.failures:
+            count, _ = self._result.failures.get(failure.step, (0, ""))
+            self._result.failures[failure.step] = (count + 1, failure.reason.rstrip().rpartition("\n")[2])
         self._result.rows += rows.num_rows
         self._result.batches += len(batches)
-        if "ts" in rows.column_names:
+        if "ts" in rows.column_names and pa.types.is_timestamp(rows["ts"].type):
             self._result.samples.append(_sample(rows))
 
     def finished(self) -> StepResult:
         """With dead letters and skips as tables."""
         result, skipped = self._result, self._decoded.skipped
         if self._letters:
-            self._appends.setdefault(DEAD_LETTERS, []).append(dead_letter_rows(self._letters))
+            self._appends.put(DEAD_LETTERS, dead_letter_rows(self._letters))
         if skipped:
-            self._appends.setdefault(SKIPPED, []).append(skipped_rows(skipped))
+            self._appends.put(SKIPPED, skipped_rows(skipped))
         result.dead_letters = len(self._letters)
         result.skipped_rows = sum(entry.rows or 0 for entry in skipped)
-        result.appends = {
-            name: parts[0] if len(parts) == 1 else pa.concat_tables(parts, promote_options="default")
-            for name, parts in self._appends.items()
-        }
+        result.appends = {name: joined(parts) for name, parts in self._appends.tables.items()}
         return result
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from edge_agent.contract.topics import LOG_BATCHES
 from edge_agent.contract.wire import Kind
 from lake import schema
 
@@ -27,15 +26,16 @@ def dead_letter_rows(letters: Sequence[DeadLetter]) -> Any:
     """One row a dead letter, in the columns of the lake's table."""
     headers = [letter.header for letter in letters]
     columns = {
-        "payload": [letter.record.value for letter in letters],
+        "payload": [letter.record.value if letter.payload is None else letter.payload for letter in letters],
         "reason": [_text(letter.reason) for letter in letters],
-        "topic": [LOG_BATCHES] * len(letters),
+        "topic": [_text(letter.topic) for letter in letters],
         "partition": [letter.record.partition for letter in letters],
         "offset": [letter.record.offset for letter in letters],
         "device": [None if header is None else header.device for header in headers],
         "epoch": [None if header is None else header.epoch for header in headers],
         "seq": [None if header is None else header.seq_first for header in headers],
         "received_at": [letter.record.append_time_ms * 1000 for letter in letters],
+        "job": [letter.job for letter in letters],
     }
     return pa.table(columns, schema=schema.DEAD_LETTERS)
 

@@ -11,8 +11,12 @@ import pytest
 
 from tests.house.sources import ROOMS, ROOT, project_files, python_files, relative, tree
 
-RUNS_CODE = {"edge_agent/functions/loader.py": {"exec"}}
-"""Where code is run on purpose: the loader runs the file that a device's owner names on the command line."""
+RUNS_CODE = {
+    "edge_agent/functions/loader.py": {"exec"},
+    "stream_jobs/job_file.py": {"exec"},
+}
+"""Where code is run on purpose: the loaders run the file that a device's or a lake's owner names on the command
+line."""
 FOLDERS_THAT_SAY_NOTHING = {"common", "core", "helpers", "models", "utils"}
 _TEXT = {".cfg", ".ini", ".json", ".md", ".properties", ".py", ".sh", ".toml", ".txt", ".xml", ".yaml", ".yml", ""}
 # In two parts, so that this file does not hold what it forbids.

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from edge_agent.contract.fold import Outcome, PartitionFold
-from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS, LOG_DEAD_LETTERS, batch_topic
+from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS, batch_topic
 from edge_agent.contract.wire import Kind, Reason
 from stream_jobs.bridge.checkpoints import decode_checkpoint
-from stream_jobs.bridge.dead_letters import decode_dead_letter
+from stream_jobs.bridge.dead_letters import decode_dead_letter, partition_for
 from stream_jobs.bridge.restore import header_of
 from stream_jobs.kafka_client import LogClient
 from tests.kit.bridge_device import ScriptedDevice
@@ -189,8 +189,9 @@ def test_what_has_no_place_and_what_is_lost_is_recorded(services: Services) -> N
         assert status["lost_records"] == 1
         assert "no longer has seqs 1 to 4" in status["alarms"][0]["text"]
     with _log(services) as client:
-        (record,) = client.read(LOG_DEAD_LETTERS, 0, *client.offsets(LOG_DEAD_LETTERS, 0))
-        letter = decode_dead_letter(record.value)
+        partition = partition_for(batch_topic("somebody-else"), PARTITIONS)
+        records = client.read(LOG_BATCHES, partition, *client.offsets(LOG_BATCHES, partition))
+        (letter,) = [decode_dead_letter(r.value) for r in records if header_of(r.value)[0] is None]
     assert (letter.topic, letter.payload) == (batch_topic("somebody-else"), device.message(9))
     folded = _folded(services)
     assert [folded[device.name, device.epoch, seq][0][0] for seq in (4, 5, 8)] == [Kind.SKIP, Kind.BATCH, Kind.BATCH]

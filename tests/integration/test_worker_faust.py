@@ -13,8 +13,8 @@ import pytest
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.errors import RetryError, StopError
 from edge_agent.contract.topics import LOG_BATCHES
+from stream_jobs.default_job import job as default_job
 from stream_jobs.faust_app import FaustSource
-from stream_jobs.jobs import readings_job
 from stream_jobs.kafka_client import LogClient, LogProducer, ensure_topics
 from stream_jobs.worker.landing import Landing
 from stream_jobs.worker.service import WorkerService
@@ -62,7 +62,7 @@ def test_membership_outlives_a_lake_that_cannot(log: EmbeddedLog) -> None:
 
     def make_landing(clock: Clock, alarm: Callable[[str], None]) -> Landing:
         return Landing(
-            job=readings_job(), lake=lake, link=Link, open_log=lambda: LogClient(log.bootstrap_servers), clock=clock,
+            job=default_job, lake=lake, link=Link, open_log=lambda: LogClient(log.bootstrap_servers), clock=clock,
             alarm=alarm,
         )  # fmt: skip
 
@@ -109,7 +109,7 @@ def test_a_damaged_lake_ends_the_worker(log: EmbeddedLog) -> None:
 
     def make_landing(clock: Clock, alarm: Callable[[str], None]) -> Landing:
         return Landing(
-            job=readings_job(), lake=Damaged(), link=Link, open_log=lambda: LogClient(log.bootstrap_servers),
+            job=default_job, lake=Damaged(), link=Link, open_log=lambda: LogClient(log.bootstrap_servers),
             clock=clock, alarm=alarm,
         )  # fmt: skip
 

@@ -25,7 +25,6 @@ from edge_agent.contract.tables import Table, first_table
 from edge_agent.contract.topics import (
     LOG_BATCHES,
     LOG_CHECKPOINTS,
-    LOG_DEAD_LETTERS,
     ack_topic,
     batch_topic,
     hello_topic,
@@ -516,5 +515,3 @@ class World:
                 kinds = covered.get((device.name, device.epoch, seq), [])
                 if kinds != [Kind.BATCH] and not (kinds == [Kind.SKIP] and seq in device.lost):
                     raise ViolationError(f"{device.name} seq {seq} was folded as {[kind.name for kind in kinds]}")
-        for record in self.log.records.get(LOG_DEAD_LETTERS, []):
-            assert record.value

@@ -133,7 +133,7 @@ def poison(draw: st.DrawFn) -> bytes:
 def test_any_bytes_land_or_become_dead_letters(messages: list[bytes]) -> None:
     """A step over arbitrary messages never fails; the good batch before them lands, what is accepted but cannot land is
     a dead letter."""
-    job = Job("j")
+    job = Job("readings")
     job.step(stream="readings", table="readings")(lambda rows: rows)
     records = records_of(0, [readings_message("pi", 1), *messages])
     result = run_step(job, {0: PartitionFold(0, ALL_MINE)}, {0: records}, Phases())

@@ -11,11 +11,11 @@ from edge_agent.contract.errors import DecodeError, SettingsError
 from edge_agent.contract.fold import PartitionFold
 from edge_agent.contract.ring import shard_of
 from edge_agent.contract.tables import first_table
-from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS, LOG_DEAD_LETTERS, batch_topic, hello_topic
+from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS, batch_topic, hello_topic
 from edge_agent.contract.watermarks import decode_watermarks
 from edge_agent.contract.wire import Kind, encode_marker
 from stream_jobs.bridge.checkpoints import decode_checkpoint, encode_checkpoint
-from stream_jobs.bridge.dead_letters import decode_dead_letter, encode_dead_letter
+from stream_jobs.bridge.dead_letters import RATE_MAX, decode_dead_letter, encode_dead_letter
 from stream_jobs.bridge.restore import header_of
 from stream_jobs.bridge.service import BridgeService
 from stream_jobs.bridge.settings import parse_shards
@@ -163,11 +163,69 @@ def test_payloads_without_a_place_become_dead_letters(world: World) -> None:
     for topic, payload in bad:
         _bridge(world)._receive(topic, payload)
     _land(world)
-    letters = [decode_dead_letter(record.value) for record in world.log.records[LOG_DEAD_LETTERS]]
+    letters = [decode_dead_letter(record.value) for record in world.log.history]
     assert [(letter.topic, letter.payload) for letter in letters] == bad
     assert "somebody-else" in letters[1].reason
     assert _bridge(world)._tally.dead_letters == len(bad)
-    assert not world.log.history
+    assert all(header_of(record.value)[0] is None for record in world.log.history)
+    world.check_now()
+
+
+def test_dead_letters_are_folded_without_reading_them_back(world: World) -> None:
+    """Thousands between batches: each answer takes the fold one further, so that no batch waits for a read-back."""
+    device = world.devices[0]
+    device.accepted = 20
+    _hello(world, device)
+    for seq in range(1, 21):
+        for _ in range(40):
+            _bridge(world)._receive(batch_topic(device.name), b"nonsense")
+        _send(world, seq)
+    _land(world)
+    _deliver(world)
+    assert device.trimmed == 20
+    tally = _bridge(world)._tally
+    assert (tally.dead_letters, tally.read_back) == (800, 0)
+    part = _bridge(world)._log_side.bridge(0)
+    assert part is not None
+    assert part.fold.next_offset == 820
+    world.check_now()
+
+
+def test_dead_letters_among_records_of_another_bridge_are_read_with_them(world: World) -> None:
+    """Nobody waits for a dead letter behind a hole; the next batch reads the hole once, and both are folded."""
+    device = world.devices[0]
+    device.accepted = 2
+    _hello(world, device)
+    world.log.append(LOG_BATCHES, None, b"of somebody else")
+    _bridge(world)._receive(batch_topic(device.name), b"nonsense")
+    _land(world)
+    part = _bridge(world)._log_side.bridge(0)
+    assert part is not None
+    assert part.fold.next_offset == 0
+    _send(world, 1)
+    _land(world)
+    _deliver(world)
+    assert device.trimmed == 1
+    assert part.fold.next_offset == 3
+    assert _bridge(world)._tally.read_back == 3
+    world.check_now()
+
+
+def test_a_flood_of_nonsense_is_counted_and_bounded(world: World) -> None:
+    """At most RATE_MAX a second reach the log; the rest is counted, with one alarm a minute."""
+    bridge = _bridge(world)
+    bridge._window._records_max = 10 * RATE_MAX
+    topic = batch_topic(world.devices[0].name)
+    for _ in range(RATE_MAX + 500):
+        bridge._receive(topic, b"nonsense")
+    assert len(world.producers[0].waiting) == RATE_MAX  # type: ignore[union-attr]
+    world.clock.advance(0.5)
+    for _ in range(RATE_MAX):
+        bridge._receive(topic, b"nonsense")
+    assert len(world.producers[0].waiting) == RATE_MAX + RATE_MAX // 2  # type: ignore[union-attr]
+    assert bridge._tally.dead_letters_dropped == 1000
+    assert bridge._tally.alarm_count == 1
+    assert topic in bridge._tally.alarms[0][1]
 
 
 def test_a_full_window_stops_reading_and_then_refuses(world: World) -> None:
@@ -252,9 +310,9 @@ def test_a_long_payload_is_cut_in_its_dead_letter() -> None:
 def test_the_window_counts_what_is_under_way() -> None:
     """Bytes and records go up when an append starts and down when its answer is taken."""
     window = Window(100, 10)
-    done: list[Any] = [window.started(0, None, 60) for _ in range(2)]
+    done: list[Any] = [window.started(LOG_BATCHES, 0, None, 60) for _ in range(2)]
     assert (window.bytes, window.room, window.overfull) == (120, False, False)
-    window.started(0, None, 6)
+    window.started(LOG_BATCHES, 0, None, 6)
     assert window.overfull
     done[0](5, 6, None)
     assert [(answered.offset, answered.append_time_ms) for answered in window.take()] == [(5, 6)]

@@ -85,11 +85,23 @@ def test_rows_a_table_does_not_take_are_a_failure() -> None:
 
 
 def test_what_a_job_refuses() -> None:
-    """Streams it does not declare, steps without a table, two steps of one name, names no table can have."""
+    """Steps without a table, two steps of one name, names no table can have, tables and streams of Edgewater's own,
+    and functions that no step can be."""
     job = Job("j", {"events": {"what": "string"}})
     job.step(stream="events", table="t")(print)
-    with pytest.raises(RejectError, match="reads no stream 'evens'; known are readings, events"):
-        job.step(stream="evens", table="t")
+    with pytest.raises(RejectError, match="no stream may be named skipped"):
+        job.step(stream="skipped", table="t")
+    for table in ("readings", "readings_1m", "dead_letters", "skipped"):
+        with pytest.raises(RejectError, match=f"table {table} is written by Edgewater's own job; .* as j_{table}"):
+            job.step(stream="readings", table=table)
+    with pytest.raises(RejectError, match=r"step <lambda> takes \(rows, more\); a step takes one argument"):
+        job.step(stream="events", table="t")(lambda rows, more: rows)
+    with pytest.raises(
+        RejectError, match="stream readings has the columns ts, name, value everywhere; do not declare it"
+    ):
+        Job("j", {"readings": {"ts": "timestamp"}})
+    with pytest.raises(RejectError, match="has a column device, which every table has by itself"):
+        Job("j", {"events": {"device": "string"}})
     with pytest.raises(RejectError, match="needs table"):
         job.step(stream="events")
     with pytest.raises(RejectError, match="two steps print"):

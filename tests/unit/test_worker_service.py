@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_agent.contract.errors import FencedError, RetryError, StopError
-from stream_jobs.jobs import readings_job
+from stream_jobs.default_job import job as default_job
 from stream_jobs.worker.batching import Record
 from stream_jobs.worker.landing import Landing
 from stream_jobs.worker.service import WorkerService
@@ -38,7 +38,7 @@ class World:
 
         def make_landing(clock: Any, alarm: Callable[[str], None]) -> Landing:
             return Landing(
-                job=readings_job(), lake=self.lake, link=Link, open_log=lambda: self.log, clock=clock, alarm=alarm
+                job=default_job, lake=self.lake, link=Link, open_log=lambda: self.log, clock=clock, alarm=alarm
             )
 
         return WorkerService(self.settings, make_landing, self, self.reports.append)

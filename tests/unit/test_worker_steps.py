@@ -16,7 +16,8 @@ from edge_agent.contract.columns import Column, dictionary, floats, integers, ti
 from edge_agent.contract.fold import Outcome, PartitionFold
 from edge_agent.contract.limits import EPOCH_FORGET_AFTER_S
 from edge_agent.contract.wire import Reason, Skipped
-from stream_jobs.jobs import Job, readings_job
+from stream_jobs.default_job import job as default_job
+from stream_jobs.jobs import Job
 from stream_jobs.worker.batching import Record
 from stream_jobs.worker.steps import Phases, StepResult, run_step
 from tests.kit.worker_world import (
@@ -32,7 +33,7 @@ from tests.kit.worker_world import (
 
 def step(records: list[Record], fold: PartitionFold | None = None, job: Job | None = None) -> StepResult:
     """One step of the default job over records of partition 0."""
-    return run_step(job or readings_job(), {0: fold or PartitionFold(0, ALL_MINE)}, {0: records}, Phases())
+    return run_step(job or default_job, {0: fold or PartitionFold(0, ALL_MINE)}, {0: records}, Phases())
 
 
 def landed(result: StepResult) -> list[tuple[Any, ...]]:
@@ -126,7 +127,7 @@ def test_what_nobody_can_decode_is_a_dead_letter_and_the_rest_lands() -> None:
             "'name' has type float64", 6,
         ),
         (wire.encode_batch(pointing, device="pi", epoch=epoch(), seq=7, rows=3, stream="readings"), "'name'", 7),
-        (readings_message("pi", 8, stream="unheard_of"), "no job reads stream 'unheard_of'", 8),
+        (readings_message("pi", 8, stream="readings_1M"), "would land in table readings_1m", 8),
         (b"", "0 bytes", None),
     ]  # fmt: skip
     messages = [good, *(message for message, _, _ in poison), readings_message("pi", 9)]
@@ -206,7 +207,7 @@ def test_records_of_a_forgotten_epoch_are_dead_letters() -> None:
 
 def test_a_step_that_raises_leaves_the_raw_rows() -> None:
     """A failing step's batches become dead letters with the traceback; the other steps append their rows."""
-    job = Job("j")
+    job = Job("readings")
     job.step(stream="readings", table="readings")(lambda rows: rows)
 
     @job.step(stream="readings", table="alerts")
@@ -241,5 +242,5 @@ def test_phases_are_measured(rows: int) -> None:
     """Every phase of a step has its CPU seconds."""
     phases = Phases()
     records = records_of(0, [readings_message("pi", 1, rows=rows)])
-    run_step(readings_job(), {0: PartitionFold(0, ALL_MINE)}, {0: records}, phases)
+    run_step(default_job, {0: PartitionFold(0, ALL_MINE)}, {0: records}, phases)
     assert set(phases.cpu_s) == set(phases.elapsed_s) == {"fold", "decode", "arrow", "steps"}
