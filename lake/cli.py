@@ -41,7 +41,7 @@ def _command(
     help: str,
 ) -> argparse.ArgumentParser:
     def guarded(arguments: argparse.Namespace) -> int:
-        from lake.result import escaped
+        from lake.terminal import escaped
 
         try:
             run(arguments)
@@ -70,7 +70,7 @@ def _query(arguments: argparse.Namespace) -> None:
     elif arguments.format == "json":
         result.write_json(sys.stdout)
     elif sys.stdout.isatty():
-        from lake.result import escaped
+        from lake.terminal import escaped
 
         print("\n".join(escaped(line) for line in result.csv().splitlines()))
     else:

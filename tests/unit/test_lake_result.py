@@ -9,7 +9,8 @@ import math
 
 import pyarrow as pa
 
-from lake.result import Result, escaped
+from lake.result import Result
+from lake.terminal import escaped
 
 UTC_US = pa.timestamp("us", tz="UTC")
 
