@@ -32,6 +32,7 @@ class Noun:
 NOUNS = {
     "agent": Noun("edge_agent.agent_cli", "add_commands", "measure on this device and send"),
     "bridge": Noun("stream_jobs.cli", "add_bridge_commands", "from MQTT into the log"),
+    "dead-letters": Noun("lake.dead_letters_cli", "add_dead_letter_commands", "what could not land, and why"),
     "demo": Noun("deploy.demo_cli", "add_demo_command", "the whole chain on this machine, in a minute"),
     "kafka": Noun("deploy.cli", "add_kafka_commands", "Apache Kafka for a cluster"),
     "lake": Noun("lake.cli", "add_commands", "query and keep the tables"),

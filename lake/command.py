@@ -125,4 +125,4 @@ def print_table(rows: Iterable[Mapping[str, Any]], empty: str, rows_max: int = 1
         print(empty)
         return
     result = Result(pa.Table.from_pylist(found))
-    print(result.render(rows_max, width=terminal_width(), ellipsis=ellipsis(), hint=f"{hint} gives all"))
+    print(result.render(rows_max, 200, width=terminal_width(), ellipsis=ellipsis(), hint=f"{hint} gives all"))

@@ -39,7 +39,7 @@ from lake.transaction.fold import Fold, Parameters, Published
 from lake.transaction.log import TransactionLog
 from lake.transaction.records import VERSION, Column, Record, seal, unseal
 
-__all__ = ["ChainHead", "Lake", "open"]
+__all__ = ["ChainHead", "Lake", "Progress", "open"]
 
 _IDENTITY_FORMAT = "edgewater-lake"
 _FOLDER = "lake"
@@ -64,6 +64,18 @@ class ChainHead:
     topic_id: str
     last_record_crc: int | None
     state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a lake is: its last decided transaction and when that was, the last published one, how many decided ones
+    wait to be published, and the (job, partition) that have a chain."""
+
+    transaction: int
+    transaction_at_us: int | None
+    published: int
+    waiting: int
+    chains: tuple[tuple[str, int], ...]
 
 
 def open(  # noqa: A001 - read as `lake.open`, as in the standard library
@@ -158,6 +170,10 @@ class Lake:
         state = read_blob(self._storage, head.state.base)
         return ChainHead(head.transaction, head.offset, head.topic_id, head.last_record_crc, state)
 
+    def progress(self) -> Progress:
+        """How far the lake is."""
+        return self._coordinator.view(_progress)
+
     def check(self, table: str, rows: pa.Table) -> pa.Table:
         """`rows` as `table` takes them (columns in its order, absent ones null). RejectError naming what does not
         fit.
@@ -227,6 +243,13 @@ class Lake:
     def records(self) -> list[tuple[Record, str | None]]:
         """The records still in the log with the reason of those that are void, oldest first."""
         return self._coordinator.records()
+
+
+def _progress(fold: Fold) -> Progress:
+    last = fold.pending[max(fold.pending)] if fold.pending else None
+    at_us = last.at_us if last else fold.published.at_us if fold.published else None
+    number = last.number if last else fold.published_through
+    return Progress(number, at_us, fold.published_through, len(fold.pending), tuple(sorted(fold.chains)))
 
 
 def _columns_by_table(fold: Fold) -> dict[str, tuple[Column, ...]]:

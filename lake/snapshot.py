@@ -6,6 +6,7 @@ between calls."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -63,8 +64,10 @@ class Snapshot:
             return known_columns(self._tables[table].schema, table)
         if table in KNOWN_TABLES:
             return columns_of(KNOWN_TABLES[table], table)
+        near = difflib.get_close_matches(table.lower(), self.tables, n=1)
         raise RejectError(
-            f"there is no table {quoted(table)} in this snapshot; it has {', '.join(self.tables) or 'none'}"
+            f"there is no table {quoted(table)} in this snapshot; {f'did you mean {near[0]}? ' if near else ''}"
+            f"it has {', '.join(self.tables) or 'none'}"
         )
 
     def files(self, table: str) -> list[str]:
@@ -132,6 +135,17 @@ class Snapshot:
     def relation(self, table: str, conditions: Sequence[tuple[str, str, object]] = ()) -> Relation:
         """`table` for a query, with those files that may have rows for which all (column, operator, value) hold."""
         return self._relation(table, self._locations(table, _pruned(self._file_list(table), conditions)))
+
+    def newest(self, table: str, column: str, files_max: int) -> tuple[Relation, datetime | None]:
+        """`table` with only those `files_max` files that have the highest values in the timestamp `column`, and a
+        moment that no value in the other files is after (None: there are no others)."""
+        files, high = self._file_list(table), f"max.{column}"
+        if files.num_rows <= files_max or high not in files.column_names:
+            return self.relation(table), None
+        ordered = files.sort_by([(high, "descending")])
+        rest = ordered[high][files_max].as_py()
+        before = None if rest is None else rest if rest.tzinfo else rest.replace(tzinfo=UTC)
+        return self._relation(table, self._locations(table, ordered.slice(0, files_max))), before
 
     def _relation(self, table: str, files: list[str] | None) -> Relation:
         from lake.query import Relation
