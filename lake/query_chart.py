@@ -30,6 +30,7 @@ BARS_MAX = 50
 _WIDTH_MIN = 20
 _WIDTH_MAX = 200
 _LABEL_MAX = 32
+_FRACTIONS_BELOW_US = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,10 @@ def _series(table: pa.Table, over: str | None, names: list[str], numbers: list[s
             if made == CHARTS_MAX:
                 return
             made += 1
-            title = ", ".join([escaped(number), *(f"{escaped(k)} {escaped(str(v))}" for k, v in group.items())])
+            parts = [str(value) for value in group.values()]
+            # `SELECT ts, name, value`: the name says it all.
+            parts += [] if parts and numbers == ["value"] else [number]
+            title = " ".join(map(escaped, parts))
             yield _Series(title, None if over is None else rows[over], rows[number].cast(pa.float64(), safe=False))
 
 
@@ -146,7 +150,7 @@ def _drawn(series: _Series, width: int, ascii_only: bool) -> list[str]:
     # The labels are those of the averages, which may be longer than the ends of the values.
     lines = chart_lines(placed, width=room, ascii_only=ascii_only)
     margin = lines[0].index("|")
-    left, right = (_end(over[index]) for index in (0, -1))
+    left, right = _ends(over)
     space = max(1, len(placed) - width_of(left) - width_of(right))
     axis = left if left == right else f"{left}{' ' * space}{right}"
     return [line[:width] for line in [*lines, f"{' ' * margin} {axis}"]]
@@ -176,10 +180,17 @@ def _placed(positions: list[float], values: list[float], room: int) -> list[floa
     return [sum(found) / len(found) if found else None for found in sums]
 
 
-def _end(value: Any) -> str:
-    """A value of the first column as a label."""
-    if pa.types.is_timestamp(value.type):
-        text = str(value.cast(pa.timestamp(value.type.unit)).cast(pa.string()).as_py())
-        return text.partition(".")[0] if text.rstrip("0").endswith(".") else text.rstrip("0")
-    found = value.as_py()
-    return f"{found:.6g}" if isinstance(found, float) else str(found)
+def _ends(over: Any) -> tuple[str, str]:
+    """The first and the last value of the first column as labels."""
+    if not pa.types.is_timestamp(over.type):
+        first, last = over[0].as_py(), over[-1].as_py()
+        return _number(first), _number(last)
+    plain = over.cast(pa.timestamp("us"))
+    left, right = (str(value.cast(pa.string()).as_py()) for value in (plain[0], plain[-1]))
+    if plain[-1].value - plain[0].value >= _FRACTIONS_BELOW_US:
+        left, right = (text.partition(".")[0] for text in (left, right))
+    return left, right
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

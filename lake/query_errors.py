@@ -69,8 +69,8 @@ def _failed(reason: str, sql: str, relations: Mapping[str, Sequence[str]]) -> st
 def _no_column(name: str, columns: Sequence[str], place: str) -> str:
     listed = f"\ncolumns: {_list(columns)}" if columns else ""
     # Text in double quotes is a name in SQL, which is the usual reason for a name that nobody could have meant.
-    hint = "" if _near(name, columns) else "; text is written in single quotes" if re.search(r"\W", name) else ""
-    return f"there is no column {name}{_near(name, columns)}{hint}{place}{listed}"
+    hint = "; text is written in single quotes" if re.search(r"\W", name) else _near(name, columns)
+    return f"there is no column {name}{hint}{place}{listed}"
 
 
 def _place(reason: str) -> str:

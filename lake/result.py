@@ -95,7 +95,10 @@ class Result:
         shown = self._table.slice(0, rows_max)
         numeric = [is_number(field.type) for field in shown.schema]
         rows = [list(map(escaped, self.columns)), *cells(shown)]
-        text = table_lines(rows, numeric, width=width, cell_width_max=cell_characters_max, ellipsis=ellipsis)
+        whole = [right or pa.types.is_temporal(field.type) for field, right in zip(shown.schema, numeric, strict=True)]
+        text = table_lines(
+            rows, numeric, width=width, whole=whole, cell_width_max=cell_characters_max, ellipsis=ellipsis
+        )
         lines = list(text.lines)
         if not len(self):
             lines.append("(no rows)")

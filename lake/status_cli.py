@@ -56,9 +56,9 @@ def _status(arguments: argparse.Namespace) -> None:
         {
             "device": each.device,
             "complete until": _time(each.complete_until),
-            "received": _received(each),
+            "received": _received(each, time.time()),
             "batches": each.batches,
-            "missing rows": _missing(each),
+            "missing": _missing(each),
             "dead letters": each.dead_letters,
         }
         for each in devices
@@ -86,9 +86,10 @@ def _named(status: LakeStatus, name: str) -> DeviceStatus:
     return found
 
 
-def _received(device: DeviceStatus) -> str:
-    before = "" if device.received_before is None else f"before {_time(device.received_before)}"
-    return _time(device.received_at) or before
+def _received(device: DeviceStatus, now: float) -> str:
+    if device.received_at is not None:
+        return _age(now - device.received_at.timestamp())
+    return "" if device.received_before is None else f"over {_age(now - device.received_before.timestamp())}"
 
 
 def _missing(device: DeviceStatus) -> str:
@@ -98,8 +99,7 @@ def _missing(device: DeviceStatus) -> str:
 def _time(moment: datetime | None) -> str:
     if moment is None:
         return ""
-    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    return text.removesuffix(".000") + "Z"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def _gap(gap: dict[str, Any]) -> dict[str, Any]:

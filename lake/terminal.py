@@ -3,8 +3,8 @@
 Device ids and strings come from anybody, so control characters are shown as escapes and never sent. Letters of East
 Asia take two columns.
 
-**Delivery**: pure. **Bounds**: a cell has at most `cell_width_max` columns; a table that has to fit has its widest
-cells cut down to `CELL_WIDTH_MIN`, then columns left out at the right, one stays. What was cut is told.
+**Delivery**: pure. **Bounds**: a cell has at most `cell_width_max` columns; a table that has to fit has text cut
+down to `CELL_WIDTH_MIN`, then columns left out at the right; one stays. What was cut is told.
 """
 
 from __future__ import annotations
@@ -67,53 +67,56 @@ def table_lines(
     right: Sequence[bool],
     *,
     width: int | None = None,
+    whole: Sequence[bool] | None = None,
     cell_width_max: int = 64,
     ellipsis: str = "…",
 ) -> TableText:
-    """`rows`, the first one the names, as aligned lines that fit into `width` (None: any); `right` says which columns
-    stand to the right.
+    """`rows`, the first one the names, as aligned lines that fit into `width` (None: any).
+
+    `right` says which columns stand to the right, `whole` whose cells are not cut to fit: half a number is another.
     """
     wanted = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-    widths = [min(wide, cell_width_max) for wide in wanted]
+    most = [min(wide, cell_width_max) for wide in wanted]
+    widths = most
     if width is not None:
-        widths = _shrunk(widths[: _fitting(widths, width)], width)
-    shown = len(widths)
+        least = [
+            wide if uncut else min(wide, CELL_WIDTH_MIN)
+            for wide, uncut in zip(most, whole or [False] * len(most), strict=True)
+        ]
+        shown = _fitting(least, width)
+        widths = _widths(least[:shown], most[:shown], width)
     lines = []
     for row in rows:
         cells = (
             padded(cut(cell, wide, ellipsis), wide, to_right)
-            for cell, wide, to_right in zip(row[:shown], widths, right[:shown], strict=True)
+            for cell, wide, to_right in zip(row, widths, right, strict=False)  # as many as are shown
         )
         lines.append(_GAP.join(cells).rstrip())
     lines.insert(1, _GAP.join("-" * wide for wide in widths))
-    return TableText(lines, len(wanted) - shown, any(a > b for a, b in zip(wanted[:shown], widths, strict=True)))
+    cells_cut = any(a > b for a, b in zip(wanted, widths, strict=False))
+    return TableText(lines, len(wanted) - len(widths), cells_cut)
 
 
-def _fitting(widths: Sequence[int], width: int) -> int:
-    """How many columns go into `width` when wide ones are cut to `CELL_WIDTH_MIN`; one at least."""
+def _fitting(least: Sequence[int], width: int) -> int:
+    """How many columns go into `width` at their `least` widths; one at least."""
     total = 0
-    for index, wide in enumerate(widths):
-        total += min(wide, CELL_WIDTH_MIN) + (len(_GAP) if index else 0)
+    for index, wide in enumerate(least):
+        total += wide + (len(_GAP) if index else 0)
         if total > width:
             return max(1, index)
-    return len(widths)
+    return len(least)
 
 
-def _shrunk(widths: Sequence[int], width: int) -> list[int]:
-    """`widths` with the widest made narrower until all fit into `width`."""
-    over = sum(widths) + len(_GAP) * (len(widths) - 1) - width
-    found = list(widths)
-    while over > 0:
-        widest = max(found)
-        if widest <= 1:
-            break
-        # Down to the next narrower one, all of this width together.
-        group = [index for index, wide in enumerate(found) if wide == widest]
-        floor = max([wide for wide in found if wide < widest], default=1)
-        step = min(widest - floor, max(1, over // len(group)))
-        for index in group:
-            found[index] -= step
-            over -= step
-            if over <= 0:
-                break
+def _widths(least: Sequence[int], most: Sequence[int], width: int) -> list[int]:
+    """Between `least` and `most`, as wide as goes into `width`: the narrowest get their most first."""
+    found = [min(wide, max(1, width)) for wide in least]
+    free = width - sum(found) - len(_GAP) * (len(found) - 1)
+    growing = [index for index in range(len(found)) if found[index] < most[index]]
+    while free > 0 and growing:
+        narrowest = min(found[index] for index in growing)
+        for index in growing:
+            if found[index] == narrowest and free > 0:
+                found[index] += 1
+                free -= 1
+        growing = [index for index in growing if found[index] < most[index]]
     return found
