@@ -75,7 +75,7 @@ def _query(arguments: argparse.Namespace) -> None:
     form = _format(arguments, target)
     snapshot = opened(arguments).snapshot(arguments.at)
     memory_bytes = None if arguments.memory is None else _bytes(arguments.memory)
-    with snapshot.stream(arguments.sql, timeout_s=arguments.timeout_s, memory_bytes=memory_bytes) as answer:
+    with snapshot.stream(_sql(arguments.sql), timeout_s=arguments.timeout_s, memory_bytes=memory_bytes) as answer:
         writing = _Writing(answer, spreadsheet=arguments.spreadsheet)
         if target is not None:
             with _replacing(target) as output:
@@ -88,6 +88,18 @@ def _query(arguments: argparse.Namespace) -> None:
             writing.to_terminal(form)
         else:
             writing.to_file(form, binary_output())
+
+
+def _sql(text: str) -> str:
+    """What was typed, also where the locale has no letters but ASCII. RejectError: it is no UTF-8."""
+    if text.isprintable() or not any(0xDC80 <= ord(letter) <= 0xDCFF for letter in text):
+        return text
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeDecodeError:
+        raise RejectError(
+            "the SQL has bytes that are no UTF-8; set a locale that has its letters, as C.UTF-8"
+        ) from None
 
 
 def _format(arguments: argparse.Namespace, target: Path | None) -> str:
