@@ -12,6 +12,7 @@ import pyarrow as pa
 
 import lake
 from edge_agent.contract import limits, wire
+from edge_agent.contract.columns import Column
 from edge_agent.contract.fold import PartitionFold
 from edge_agent.contract.names import new_epoch
 from edge_agent.contract.wire import decode_header
@@ -24,7 +25,7 @@ __all__ = ["EPOCHS", "TRACEBACK", "landed_lake", "moment"]
 EPOCHS = {"pi4": new_epoch(START_US, 4, 0), "pi5": new_epoch(START_US, 5, 0)}
 TRACEBACK = 'step alert raised ValueError: \x1b[31mbad\nTraceback (most recent call last):\n  File "job.py", line 3'
 
-_BODY = wire.encode_columns([wire.Column("i", "int64", 1, None, (bytes(8),))])
+_BODY = wire.encode_columns([Column("i", "int64", 1, None, (bytes(8),))])
 
 
 def moment(seconds: float) -> datetime:
