@@ -145,9 +145,11 @@ def _drawn(series: _Series, width: int, ascii_only: bool) -> list[str]:
     room = max(1, width - max(map(len, ends)) - 2)
     if series.over is None:
         return chart_lines(values, width=room, ascii_only=ascii_only)
-    over = series.over.filter(good)
-    placed = _placed(_positions(over), values, room)
-    # The labels are those of the averages, which may be longer than the ends of the values.
+    over = series.over
+    known = [
+        value if is_good else None for value, is_good in zip(series.values.to_pylist(), good.to_pylist(), strict=True)
+    ]
+    placed = _placed(_positions(over), known, room)
     lines = chart_lines(placed, width=room, ascii_only=ascii_only)
     margin = lines[0].index("|")
     left, right = _ends(over)
@@ -166,18 +168,24 @@ def _positions(over: Any) -> list[float]:
     return found
 
 
-def _placed(positions: list[float], values: list[float], room: int) -> list[float | None]:
+def _placed(positions: list[float], values: list[float | None], room: int) -> list[float | None]:
     """`values` at their places on a line of at most `room`: averages where several fall together, None in gaps."""
     low, high = positions[0], positions[-1]
     steps = sorted(b - a for a, b in itertools.pairwise(positions) if b > a)
     if not steps:
-        return [sum(values) / len(values)]
+        return [_mean([value for value in values if value is not None])]
     # As many places as the usual step fits, so that what comes regularly has no gaps between.
     places = int(min(room, max(2, round((high - low) / steps[len(steps) // 2]) + 1)))
     sums: list[list[float]] = [[] for _ in range(places)]
     for position, value in zip(positions, values, strict=True):
-        sums[round((position - low) / (high - low) * (places - 1))].append(value)
-    return [sum(found) / len(found) if found else None for found in sums]
+        if value is not None:
+            sums[round((position - low) / (high - low) * (places - 1))].append(value)
+    return [_mean(found) for found in sums]
+
+
+def _mean(values: list[float]) -> float | None:
+    # Divided first: a sum of what floats can hold may be more than they can.
+    return sum(value / len(values) for value in values) if values else None
 
 
 def _ends(over: Any) -> tuple[str, str]:

@@ -16,6 +16,8 @@ from lake.terminal import escaped, table_lines
 
 __all__ = ["Result"]
 
+_ROWS_PRINTED = 40
+
 
 class Result:
     """Rows and columns of an answer. Anything that takes an Arrow stream takes it: `polars.DataFrame(result)`."""
@@ -28,6 +30,9 @@ class Result:
 
     def __repr__(self) -> str:
         return f"<Result of {len(self):,} rows: {', '.join(map(escaped, self.columns))}>"
+
+    def __str__(self) -> str:
+        return self.render(_ROWS_PRINTED, hint=".arrow(), .pandas(), .polars() give all")
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The Arrow PyCapsule interface."""
