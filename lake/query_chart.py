@@ -146,9 +146,7 @@ def _drawn(series: _Series, width: int, ascii_only: bool) -> list[str]:
     if series.over is None:
         return chart_lines(values, width=room, ascii_only=ascii_only)
     over = series.over
-    known = [
-        value if is_good else None for value, is_good in zip(series.values.to_pylist(), good.to_pylist(), strict=True)
-    ]
+    known = pc.if_else(good, series.values, None).to_pylist()
     placed = _placed(_positions(over), known, room)
     lines = chart_lines(placed, width=room, ascii_only=ascii_only)
     margin = lines[0].index("|")

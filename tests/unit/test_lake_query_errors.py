@@ -28,7 +28,7 @@ _PLACE = "LINE 1: FROM reading\n             ^"
             "there is no column pi 4; text is written in single quotes\ncolumns: ts, name, value",
         ),
         (
-            'Catalog Error: Table Function with name "x" is not in the catalog, but it exists in y.\n\nPlease install y',
+            'Catalog Error: Table Function with name "x" is not in the catalog, but exists in y.\n\nPlease install y',
             "there is no function x",
         ),
         ("Parser Error: syntax error at end of input", "syntax error at end of input"),
