@@ -14,9 +14,12 @@ __all__ = ["add_demo_command"]
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 5 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} seconds; use 5 to 3600")
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; use 5 to 3600 seconds")
     return seconds
 
 
@@ -25,6 +28,11 @@ def add_demo_command(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Starts the whole embedded stack and an agent on this machine, shows readings on their way for a while, "
         "then proves that each accepted row is in the lake exactly once. Needs: pip install 'edgewater[all]'."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  edgewater demo                                 for 30 seconds, in a temporary directory\n"
+        "  edgewater demo --keep-running --dir demo-data  until Ctrl-C; the data stays in demo-data\n"
     )
     parser.add_argument("--seconds", type=_seconds, default=30.0, help="how long to measure (default: 30)")
     parser.add_argument("--dir", type=Path, default=None, help="data directory (default: a new temporary one)")

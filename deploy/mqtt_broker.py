@@ -25,12 +25,13 @@ from typing import Any
 
 from amqtt.adapters import BufferReader, StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
-from amqtt.errors import AMQTTError, MQTTError, NoDataError
+from amqtt.errors import AMQTTError, BrokerError, MQTTError, NoDataError
 from amqtt.mqtt import packet_class
 from amqtt.mqtt.packet import PUBACK, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, MQTTFixedHeader
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 
-from edge_agent.contract.errors import DecodeError, EdgewaterError, LimitError, RejectError, StopError
+from edge_agent.contract.errors import DecodeError, EdgewaterError, LimitError, RejectError
+from edge_agent.contract.listening import cannot_listen
 from edge_agent.contract.status import StatusFile
 
 from .mqtt_delivery import Outbox, TopicCache, matches
@@ -400,8 +401,8 @@ async def _serve(run_dir: Path | None, settings: MqttSettings) -> int:
     broker = EmbeddedBroker(settings)
     try:
         await broker.start()
-    except AMQTTError as error:
-        raise StopError(f"cannot listen on {settings.host}:{settings.port}: {error}; use another --port") from error
+    except (AMQTTError, BrokerError, OSError) as error:
+        raise cannot_listen(settings.host, settings.port, error) from error
     if settings.host not in _LOOPBACK:
         _log.warning("listening on %s: every machine that reaches it may publish and subscribe", settings.host)
     _log.info("MQTT broker at mqtt://%s:%d", settings.host, broker.port)

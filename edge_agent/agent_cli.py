@@ -24,6 +24,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         description="Run functions on this device, each in a process of its own, and send what they measure. "
         "Without files: the built-in function `host`, which measures this machine. Exit status: 0; 1 when it "
         "cannot go on; 3 when batches remain after --drain-timeout-s (they go with the next start).",
+        epilog="examples:\n  edgewater agent run boiler.py --device pump-7 --mqtt mqtt://10.0.0.5\n"
+        "  edgewater agent run --config edgewater.toml\n",
     )
     run.add_argument("files", nargs="*", metavar="FILE.py", help="function files")
     run.add_argument("--config", type=Path, default=None, metavar="FILE.toml", help="settings file, section [agent]")

@@ -1,13 +1,14 @@
 """The command `edgewater <noun> <verb>`: looks up the noun, imports its module and no other, runs the verb.
 
-**Delivery**: exit status 0 for success, 1 for an error (one line on standard error says which and what to do), 2 for a
-command line that cannot be understood, 130 after Ctrl-C; a verb may define more.
+**Delivery**: the exit status is one of EXIT_STATUSES below; an error is one message on standard error that says what to
+do next, and with `--debug` (before or after the noun) where it came from.
 **Bounds**: nothing but the wanted noun's module is imported, so that a device needs no cloud library.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import errno
 import importlib
 import logging
 import sys
@@ -15,9 +16,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edge_agent.contract.errors import EdgewaterError
+from .cli_errors import EXIT_FAULT, explained, printable
+from .cli_output import STANDARD_OUTPUT, give_up_output, name_output
+from .cli_parser import EXIT_USAGE, Parser, nearest
 
-__all__ = ["NOUNS", "main"]
+__all__ = ["GROUPS", "NOUNS", "main", "noun_parser", "top_parser"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +35,43 @@ class Noun:
 NOUNS = {
     "agent": Noun("edge_agent.agent_cli", "add_commands", "measure on this device and send"),
     "bridge": Noun("stream_jobs.cli", "add_bridge_commands", "from MQTT into the log"),
+    "completion": Noun("edge_agent.completion", "add_completion_command", "completion for bash, zsh or fish"),
     "dead-letters": Noun("lake.dead_letters_cli", "add_dead_letter_commands", "what could not land, and why"),
     "demo": Noun("deploy.demo_cli", "add_demo_command", "the whole chain on this machine, in a minute"),
     "kafka": Noun("deploy.cli", "add_kafka_commands", "Apache Kafka for a cluster"),
     "lake": Noun("lake.cli", "add_commands", "query and keep the tables"),
     "log": Noun("stream_jobs.cli", "add_log_commands", "the embedded log"),
     "mqtt": Noun("deploy.cli", "add_mqtt_commands", "the embedded MQTT broker"),
+    "settings": Noun("edge_agent.settings_cli", "add_settings_command", "every setting, as a commented file"),
     "worker": Noun("stream_jobs.cli", "add_worker_commands", "from the log into the lake"),
 }
 
-_EXTRAS = {
-    "amqtt": "embedded", "transitions": "embedded", "passlib": "embedded",
-    "pyarrow": "lake", "deltalake": "lake", "duckdb": "lake",
-    "kafka": "stream", "aiokafka": "stream", "faust": "stream", "mode": "stream", "crc32c": "stream",
-    "waitress": "http",
-}  # fmt: skip
-"""Top-level module -> the extra that installs it."""
+GROUPS = {
+    "start here": ("demo", "up", "status"),
+    "on devices": ("agent", "functions"),
+    "streams": ("jobs", "mapping", "mappings"),
+    "queries": ("lake", "dead-letters"),
+    "parts for clusters": ("mqtt", "log", "bridge", "worker", "kafka"),
+}
+"""What `edgewater --help` shows together, in the order in which a newcomer needs it; the rest comes last."""
+
+EXIT_STATUSES = """exit status:
+  0    done
+  1    it failed; the message says what to do
+  2    the command line cannot be understood
+  3    agent run: batches wait in the spool for the next start
+  70   a fault of Edgewater; please report it
+  130  ended by Ctrl-C
+"""
+
+_PURPOSE = "Carries what functions on edge devices measure, exactly once, to tables that people query."
+_EXAMPLES = """examples:
+  edgewater demo                                        see everything at work, in a minute
+  edgewater agent run boiler.py --mqtt mqtt://10.0.0.5  run a function on this device and send its rows
+  edgewater lake query "SELECT count(*) FROM readings" --dir lake
+  edgewater help agent run                              the same as edgewater agent run --help
+"""
+_EXIT_INTERRUPTED = 130
 
 
 def _version() -> str:
@@ -59,70 +83,115 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _nearest(noun: str) -> str:
-    import difflib
+def _grouped() -> str:
+    named = {name for names in GROUPS.values() for name in names}
+    groups = {**GROUPS, "more": tuple(name for name in NOUNS if name not in named)}
+    lines = []
+    for title, names in groups.items():
+        found = [name for name in names if name in NOUNS]
+        lines += [f"{title}:", *(f"  {name:<13}{NOUNS[name].help}" for name in found), ""] if found else []
+    return "\n".join(lines)
 
-    near = difflib.get_close_matches(noun, NOUNS, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(NOUNS)}"
 
-
-def _parser() -> argparse.ArgumentParser:
-    nouns = "\n".join(f"  {name:<8} {noun.help}" for name, noun in NOUNS.items())
-    parser = argparse.ArgumentParser(
+def top_parser() -> Parser:
+    """Of what stands before the noun."""
+    parser = Parser(
         prog="edgewater",
-        description="Carries what functions on edge devices measure, exactly once, to tables that people query.",
-        epilog=f"nouns:\n{nouns}\n\n`edgewater <noun> --help` shows the verbs.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="edgewater [--version] [--debug] NOUN [VERB] [options]",
+        description=f"{_PURPOSE}\n\n{_grouped()}".rstrip(),
+        epilog=f"{_EXAMPLES}\n{EXIT_STATUSES}\n`edgewater NOUN --help` shows more of each.",
     )
     parser.add_argument("--version", action="version", version=f"edgewater {_version()}")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from, and more of the log")
-    parser.add_argument("noun", metavar="noun")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
-def _missing_package(error: ModuleNotFoundError) -> str | None:
-    """What to install, when `error` is about a package that is not ours."""
-    top = (error.name or "").partition(".")[0]
-    if not top or top in ("edge_agent", "stream_jobs", "lake", "deploy"):
-        return None
-    extra = _EXTRAS.get(top, "all")
-    return f"this command needs the package {top}, which is not installed: pip install 'edgewater[{extra}]'"
-
-
-def _add_commands(noun: Noun, parser: argparse.ArgumentParser) -> None:
-    add: Callable[[argparse.ArgumentParser], None] = getattr(importlib.import_module(noun.module), noun.function)
+def _add_commands(noun: Noun, parser: Parser) -> None:
+    add: Callable[[Parser], None] = getattr(importlib.import_module(noun.module), noun.function)
     add(parser)
+
+
+def noun_parser(name: str) -> Parser:
+    """The parser of a noun with its verbs; imports the noun's module."""
+    parser = Parser(prog=f"edgewater {name}", description=NOUNS[name].help)
+    _add_commands(NOUNS[name], parser)
+    return parser
+
+
+def _unknown_noun(name: str) -> str:
+    near = nearest(name, [*NOUNS, "help"])
+    hint = f"did you mean {near}? " if near else f"there are {', '.join(NOUNS)}; "
+    return f"there is no noun {name[:80]!r}; {hint}`edgewater --help` shows more"
+
+
+def _configure_logging(debug: bool) -> None:
+    """For people on a terminal: time, level, text. For files and --debug: date, and who says it."""
+    short = sys.stderr.isatty() and not debug
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s"
+        if short
+        else "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S" if short else None,
+        stream=sys.stderr,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (None: the process's); the exit status."""
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if arguments.debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    noun = NOUNS.get(arguments.noun)
-    if noun is None:
-        print(f"edgewater: there is no noun {arguments.noun!r}; {_nearest(arguments.noun)}", file=sys.stderr)
-        return 2
+    words = list(sys.argv[1:] if argv is None else argv)
+    leading = next((index for index, word in enumerate(words) if not word.startswith("-")), len(words))
+    top = top_parser()
+    top.parse_args(words[:leading])
+    name, rest = (words[leading], words[leading + 1 :]) if leading < len(words) else ("", [])
+    if not name:
+        top.print_help(sys.stderr)
+        return EXIT_USAGE
+    if name == "help":
+        return main([*rest, "--help"])
+    if name not in NOUNS:
+        _say(_unknown_noun(name))
+        return EXIT_USAGE
+    debug = "--debug" in words
+    _configure_logging(debug)
+    name_output()
     try:
-        parser = argparse.ArgumentParser(prog=f"edgewater {arguments.noun}", description=noun.help)
-        _add_commands(noun, parser)
-        chosen = parser.parse_args(arguments.rest)
+        chosen = noun_parser(name).parse_args(rest)
+        chosen.debug = debug
         status: int = chosen.run(chosen)
-    except (EdgewaterError, ModuleNotFoundError) as error:
-        text = _missing_package(error) if isinstance(error, ModuleNotFoundError) else str(error)
-        if text is None:
-            raise
-        if arguments.debug:
-            traceback.print_exc()
-        print(f"edgewater: {text}", file=sys.stderr)
-        return 1
+        _flush()
     except KeyboardInterrupt:
-        return 130
+        return _EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person gets one message, and with --debug all of it
+        return _failed(error, debug)
     return status
+
+
+def _flush() -> None:
+    """Now, while an error can still be told, not when the interpreter ends."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
+        give_up_output()
+        if error.errno == errno.EPIPE:
+            # Who reads our output has seen enough.
+            return 0
+    if debug:
+        traceback.print_exception(error)
+    found = explained(error)
+    if found is not None:
+        _say(found[0])
+        return found[1]
+    hint = "the traceback is above: please report it" if debug else "run again with --debug and report it"
+    _say(f"unexpected error: {type(error).__name__}: {error}; this is a fault of Edgewater: {hint}")
+    return EXIT_FAULT
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"edgewater: {printable(text)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

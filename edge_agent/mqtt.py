@@ -26,7 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.contract.errors import SettingsError, quoted
+from edge_agent.contract.errors import SettingsError, quoted, redacted
 
 __all__ = ["Address", "Connected", "Connection", "Disconnected", "Event", "Received", "RoomAgain", "parse_url"]
 
@@ -84,14 +84,15 @@ class Address:
 
 def parse_url(url: str) -> Address:
     """`mqtt://[user:password@]host[:1883]` or `mqtts://...[:8883]`; SettingsError otherwise (without the password)."""
-    parts = urlsplit(url)
+    wrong = f"MQTT URL {quoted(redacted(url))} is not mqtt://host:port or mqtts://host:port"
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = 0
+        # Its text would show a part of the URL, which may be one of the password.
+        raise SettingsError(wrong) from None
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0 or parts.path not in ("", "/"):
-        shown = url.rpartition("@")[2]
-        raise SettingsError(f"MQTT URL {quoted(shown)} is not mqtt://host:port or mqtts://host:port")
+        raise SettingsError(wrong)
     tls = parts.scheme == "mqtts"
     user = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
@@ -202,7 +203,8 @@ class Connection:
             while self._client.loop(_LOOP_S) == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 pass
         except (OSError, ValueError) as error:
-            self._reason = str(error)
+            step = "certificate" if isinstance(error, ssl.SSLError) else "address, and that it runs"
+            self._reason = f"{getattr(error, 'strerror', None) or error}; check the broker's {step}"
         with contextlib.suppress(OSError):
             self._client.disconnect()
         self._deliver(Disconnected(self, self._reason))
@@ -211,7 +213,7 @@ class Connection:
         self, client: paho.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if reason.is_failure:
-            self._reason = f"refused: {reason}"
+            self._reason = f"the broker refuses the connection: {reason}; check user and password in the URL"
             client.disconnect()
         else:
             client.subscribe(self._topic, qos=1)

@@ -277,7 +277,7 @@ class Sender:
         self.status.connected_url, self.status.session_answered = "", False
         self.uplink.disconnected()
         self._reconnect.failed(connection.url, now_s)
-        self._note(f"{connection.name}: {reason}")
+        self._note(f"{connection.name}: {reason}; rows wait in the spool")
 
     def _received(self, payload: bytes, now_s: float) -> None:
         try:

@@ -15,7 +15,15 @@ def add_log_commands(parser: argparse.ArgumentParser) -> None:
     from .log.command import add_run_options
 
     commands = parser.add_subparsers(dest="log_command", metavar="COMMAND", required=True)
-    add_run_options(commands.add_parser("run", help="run the embedded log: one node that speaks the Kafka protocol"))
+    run = commands.add_parser(
+        "run",
+        help="run the embedded log: one node that speaks the Kafka protocol",
+        description="Run the embedded log in the foreground until SIGTERM or Ctrl-C: one node, to which every client "
+        "of Apache Kafka can speak.",
+        epilog="examples:\n  edgewater log run --dir log-data\n  edgewater log run --dir log-data --port 9093 "
+        "--bytes-max 20GiB\n",
+    )
+    add_run_options(run)
 
 
 def add_bridge_commands(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +31,15 @@ def add_bridge_commands(parser: argparse.ArgumentParser) -> None:
     from .bridge.command import add_options_to
 
     commands = parser.add_subparsers(dest="bridge_command", metavar="COMMAND", required=True)
-    add_options_to(commands.add_parser("run", help="run one bridge: batches from MQTT into the log"))
+    run = commands.add_parser(
+        "run",
+        help="run one bridge: batches from MQTT into the log",
+        description="Run one bridge in the foreground until SIGTERM or Ctrl-C: it carries what devices send over MQTT "
+        "into the log, and tells them what is durable.",
+        epilog="examples:\n  edgewater bridge run --mqtt-url mqtt://127.0.0.1:1883 --bootstrap-servers 127.0.0.1:9092\n"
+        "  edgewater bridge run --name bridge-2 --shards 128-255 --config edgewater.toml\n",
+    )
+    add_options_to(run)
 
 
 def add_worker_commands(parser: argparse.ArgumentParser) -> None:
@@ -31,4 +47,12 @@ def add_worker_commands(parser: argparse.ArgumentParser) -> None:
     from .worker.command import add_options_to
 
     commands = parser.add_subparsers(dest="worker_command", metavar="COMMAND", required=True)
-    add_options_to(commands.add_parser("run", help="run one worker: batches from the log into the lake"))
+    run = commands.add_parser(
+        "run",
+        help="run one worker: batches from the log into the lake",
+        description="Run one worker in the foreground until SIGTERM or Ctrl-C: it lands what is in the log in the "
+        "tables of the lake.",
+        epilog="examples:\n  edgewater worker run --bootstrap-servers 127.0.0.1:9092 --lake lake\n"
+        "  edgewater worker run --name worker-2 --config edgewater.toml\n",
+    )
+    add_options_to(run)

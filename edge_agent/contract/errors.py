@@ -9,10 +9,13 @@
         |-- SettingsError     a setting has a wrong name or value
         +-- FencedError       somebody newer has taken over what this process worked on
 
-**Delivery**: an error never acknowledges anything. **Bounds**: messages quote at most 200 characters of a value.
+**Delivery**: an error never acknowledges anything. **Bounds**: messages quote at most 200 characters of a value, and
+never the user and password of a URL.
 """
 
 from __future__ import annotations
+
+import re
 
 __all__ = [
     "DecodeError",
@@ -24,14 +27,30 @@ __all__ = [
     "SettingsError",
     "StopError",
     "quoted",
+    "redacted",
 ]
 
 _QUOTED_CHARACTERS_MAX = 200
+# Up to the last @ before the next URL: a password may hold anything, commas and slashes too. Not what help texts have.
+_CREDENTIALS = re.compile(r"://(?!\[user:password@\])(?:(?!://).)*@", re.DOTALL)
+# What stands where a port belongs and is none may be the start of a password whose @ was lost.
+_NO_PORT = re.compile(r"(://[^/\s:@,\[\]'\"]+):(?![0-9]+(?:[^\w]|$)|\*)[^\s'\"]+")
+
+
+def _redacted(text: str) -> str:
+    return _NO_PORT.sub(r"\1:***", _CREDENTIALS.sub("://***@", text))
+
+
+def redacted(url: str) -> str:
+    """One or more URLs with *** in place of user and password; for messages, logs and status files."""
+    if "://" not in url and "@" in url:
+        return "***@" + url.rpartition("@")[2]
+    return _redacted(url)
 
 
 def quoted(value: object) -> str:
-    """`repr(value)`, cut to 200 characters, with control characters escaped (repr does that)."""
-    text = repr(value)
+    """`repr(value)`, cut to 200 characters, with control characters escaped (repr does that) and URLs redacted."""
+    text = _redacted(repr(value))
     if len(text) <= _QUOTED_CHARACTERS_MAX:
         return text
     return text[: _QUOTED_CHARACTERS_MAX - 3] + "..."

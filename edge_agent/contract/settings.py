@@ -2,7 +2,7 @@
 
 From that one declaration come the loader, the environment variables, the command-line options, the
 sample file and the docs page. Later wins: default < file (TOML) < environment < command line.
-A name that is not declared is an error that names the nearest declared one.
+A name or section that is not declared is an error that names its place (file:line) and the nearest declared one.
 
     @dataclass(frozen=True, kw_only=True)
     class BridgeSettings:
@@ -13,6 +13,8 @@ A name that is not declared is an error that names the nearest declared one.
 
 The environment variable of a field is `EDGEWATER_<SECTION>__<FIELD>`, for instance EDGEWATER_BRIDGE__IN_FLIGHT_MAX.
 
+Numbers may carry a unit where the field's name says what it counts (`setting_values.py`): "256MiB", "10s".
+
 **Delivery**: read once at start; changing a file changes nothing until the process starts again.
 **Bounds**: files of at most 1 MiB; each number has its minimum and maximum here.
 """
@@ -21,20 +23,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
-import tomllib
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import SettingsError, quoted
+from .sections import nearest, unknown_section
+from .setting_values import checked, convert, with_unit
+from .toml_file import TomlFile
 
-__all__ = ["add_options", "declared", "flags_from", "load", "sample", "setting"]
+__all__ = ["add_options", "declared", "flags_from", "load", "sample", "setting", "shown_default", "value_name"]
 
-_FILE_BYTES_MAX = 1 << 20
 T = TypeVar("T")
+_VARIABLE = re.compile(r"EDGEWATER_([A-Za-z0-9_]+?)__([A-Za-z0-9_]+)")
 
 
 def setting(
@@ -56,48 +60,6 @@ def declared(cls: type[Any]) -> dict[str, tuple[type[Any], dataclasses.Field[Any
     return {field.name: (hints[field.name], field) for field in dataclasses.fields(cls)}
 
 
-def _convert(kind: Any, text: object, where: str) -> Any:
-    """A value from TOML (typed) or from text (environment, command line) as the declared type."""
-    if kind is bool:
-        if isinstance(text, bool):
-            return text
-        lowered = str(text).lower()
-        if lowered in ("true", "1", "yes", "on"):
-            return True
-        if lowered in ("false", "0", "no", "off"):
-            return False
-        raise SettingsError(f"{where} is {quoted(text)}; use true or false")
-    if kind in (int, float):
-        if isinstance(text, bool) or not isinstance(text, (int, float, str)):
-            raise SettingsError(f"{where} is {quoted(text)}; use a number")
-        try:
-            return kind(text.replace("_", "")) if isinstance(text, str) else kind(text)
-        except ValueError:
-            raise SettingsError(f"{where} is {quoted(text)}; use {'a whole' if kind is int else 'a'} number") from None
-    if kind is Path:
-        return Path(str(text)).expanduser()
-    if not isinstance(text, str):
-        raise SettingsError(f"{where} is {quoted(text)}; use text in quotes")
-    return text
-
-
-def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
-    minimum, maximum, choices = (field.metadata.get(key) for key in ("minimum", "maximum", "choices"))
-    if minimum is not None and value < minimum:
-        raise SettingsError(f"{where} is {value}; the least allowed is {minimum}")
-    if maximum is not None and value > maximum:
-        raise SettingsError(f"{where} is {value}; the most allowed is {maximum}")
-    if choices and value not in choices:
-        raise SettingsError(f"{where} is {quoted(value)}; use one of {', '.join(choices)}")
-    return value
-
-
-def _unknown(name: str, known: list[str], where: str) -> SettingsError:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return SettingsError(f"{where}: there is no setting {quoted(name)}; {hint}")
-
-
 def load(
     cls: type[T],
     section: str,
@@ -108,50 +70,73 @@ def load(
 ) -> T:
     """Settings of `cls` from default < `file` < environment < `flags` (None in flags means: not given).
 
-    Raises SettingsError with the place (file and section, variable or option) of the first wrong one.
+    Raises SettingsError with the place (file:line and section, variable or option) of the first wrong one.
     """
     fields = declared(cls)
     values: dict[str, Any] = {}
 
     def take(name: str, raw: object, where: str) -> None:
         kind, field = fields[name]
-        values[name] = _checked(_convert(kind, raw, where), field, where)
+        values[name] = checked(convert(kind, name, raw, where), field, where)
 
     if file is not None:
-        for name, raw in _read_section(file, section).items():
+        document = TomlFile.read(file)
+        for name, raw in _section(document, section, fields).items():
             if name not in fields:
-                raise _unknown(name, list(fields), f"{file} [{section}]")
-            take(name, raw, f"{file} [{section}] {name}")
-    prefix = f"EDGEWATER_{section.upper()}__"
+                raise _unknown(name, fields, f"{document.place(section, name)} [{section}]")
+            try:
+                take(name, raw, f"[{section}] {name}")
+            except SettingsError as error:
+                raise SettingsError(f"{document.place(section, name)} {error}") from None
     for variable, raw_text in (os.environ if environment is None else environment).items():
-        if variable.startswith(prefix):
-            name = variable[len(prefix) :].lower()
-            if name not in fields:
-                raise _unknown(name, list(fields), f"environment variable {variable}")
-            take(name, raw_text, f"environment variable {variable}")
+        set_here = _variable_field(variable, section, fields)
+        if set_here is not None:
+            take(set_here, raw_text, f"environment variable {variable}")
     for name, raw in (flags or {}).items():
         if raw is not None:
             take(name, raw, f"option --{name.replace('_', '-')}")
     return cls(**values)
 
 
-def _read_section(file: Path, section: str) -> dict[str, Any]:
-    try:
-        size = file.stat().st_size
-    except FileNotFoundError:
-        raise SettingsError(f"settings file {file} does not exist; check the path") from None
-    if size > _FILE_BYTES_MAX:
-        raise SettingsError(
-            f"settings file {file} has {size} bytes, more than {_FILE_BYTES_MAX}; is it the right file?"
-        )
-    try:
-        document = tomllib.loads(file.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"settings file {file} is not TOML: {error}") from None
-    found = document.get(section, {})
+def _unknown(name: str, fields: Mapping[str, object], where: str) -> SettingsError:
+    return SettingsError(f"{where}: there is no setting {quoted(name)}; {nearest(name, fields)}")
+
+
+def _section(document: TomlFile, section: str, fields: Mapping[str, object]) -> dict[str, Any]:
+    """The table of `section`, empty when there is none; every table of the file has to be one that exists."""
+    for name, value in document.tables.items():
+        hint = unknown_section(name, section)
+        if hint is not None:
+            what = "section" if isinstance(value, (dict, list)) else "setting outside of sections"
+            if name in fields:
+                hint = f"write it below [{section}]"
+            raise SettingsError(f"{document.place(name)}: there is no {what} {quoted(name)}; {hint}")
+    found = document.tables.get(section, {})
     if not isinstance(found, dict):
-        raise SettingsError(f"{file}: {section} is {quoted(found)}; write a table [{section}]")
+        raise SettingsError(f"{document.place(section)}: {section} is {quoted(found)}; write a table [{section}]")
     return found
+
+
+def _variable_field(variable: str, section: str, fields: Mapping[str, object]) -> str | None:
+    """The field that an environment variable sets, None when it is not about this section."""
+    where = f"environment variable {variable}"
+    match = _VARIABLE.fullmatch(variable)
+    if match is None:
+        # One underscore where two belong.
+        prefix = f"EDGEWATER_{section.upper()}_"
+        name = variable[len(prefix) :].lower()
+        if variable.startswith(prefix) and name in fields:
+            raise SettingsError(f"{where} sets nothing; did you mean {prefix}_{name.upper()}?")
+        return None
+    found, name = match.group(1).lower(), match.group(2).lower()
+    hint = unknown_section(found, section)
+    if hint is not None:
+        raise SettingsError(f"{where}: there is no section {quoted(found)}; {hint}")
+    if found != section:
+        return None
+    if name not in fields:
+        raise _unknown(name, fields, where)
+    return name
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
@@ -160,9 +145,27 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             default=None,
-            metavar=getattr(kind, "__name__", "value").upper(),
-            help=f"{field.metadata['help']} (default: {field.default})".replace("%", "%%"),
+            metavar=value_name(name, kind, field),
+            help=f"{field.metadata['help']} (default: {shown_default(name, field.default)})".replace("%", "%%"),
         )
+
+
+def value_name(name: str, kind: Any, field: dataclasses.Field[Any]) -> str:
+    """What stands for the value in `--help`; completion reads it, too."""
+    if field.metadata["choices"]:
+        return "{" + ",".join(field.metadata["choices"]) + "}"
+    if kind is bool:
+        return "{true,false}"
+    if name == "dir" or name.endswith("_dir"):
+        return "DIR"
+    return {int: "N", float: "N", Path: "PATH"}.get(kind, "TEXT")
+
+
+def shown_default(name: str, default: Any) -> str:
+    """A default as a person writes it."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "empty" if default == "" else with_unit(name, default)
 
 
 def flags_from(arguments: argparse.Namespace, cls: type[Any]) -> dict[str, object]:
@@ -175,8 +178,10 @@ def sample(cls: type[Any], section: str) -> str:
     lines = [f"[{section}]"]
     for name, (_, field) in declared(cls).items():
         default = field.default
-        shown = str(default).lower() if isinstance(default, bool) else default
-        if isinstance(default, (str, Path)):
-            shown = '"' + str(default).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        shown = with_unit(name, default)
+        if isinstance(default, bool):
+            shown = shown.lower()
+        elif isinstance(default, (str, Path)) or not shown.replace(".", "").isdecimal():
+            shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
         lines += [f"# {field.metadata['help']}", f"# {name} = {shown}"]
     return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ import argparse
 import logging
 import signal
 import sys
+from pathlib import Path
 
 from edge_agent.contract.errors import StopError
 from edge_agent.contract.settings import add_options, flags_from, load
@@ -18,28 +19,26 @@ from .settings import BridgeSettings
 
 __all__ = ["add_options_to", "main", "run"]
 
-_log = logging.getLogger("edgewater.bridge")
-
 
 def add_options_to(parser: argparse.ArgumentParser) -> None:
     """Options of `edgewater bridge run`."""
+    parser.add_argument(
+        "--config", type=Path, default=None, metavar="FILE.toml", help="settings file, section [bridge]"
+    )
     add_options(parser, BridgeSettings)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one bridge until it is told to end."""
+    """Run one bridge until it is told to end; StopError when a person has to act."""
     from .service import BridgeService
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        service = BridgeService(load(BridgeSettings, "bridge", flags=flags_from(arguments, BridgeSettings)))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
-        service.run()
-    except StopError as error:
-        _log.error("%s", error)
-        return 1
+    flags = flags_from(arguments, BridgeSettings)
+    service = BridgeService(load(BridgeSettings, "bridge", file=arguments.config, flags=flags))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    service.run()
     return 0
 
 
@@ -47,4 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     """`python -m stream_jobs.bridge`."""
     parser = argparse.ArgumentParser(prog="edgewater bridge run", description="carry batches from MQTT into the log")
     add_options_to(parser)
-    return run(parser.parse_args(arguments))
+    try:
+        return run(parser.parse_args(arguments))
+    except StopError as error:
+        print(f"edgewater: {error}", file=sys.stderr)
+        return 1

@@ -23,7 +23,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.contract.errors import SettingsError, quoted
+from edge_agent.contract.errors import SettingsError, quoted, redacted
 
 __all__ = ["MqttConnection", "Receiver"]
 
@@ -44,11 +44,17 @@ class MqttConnection:
     """One connection with its subscriptions, made again whenever it breaks. `state` is for people."""
 
     def __init__(self, url: str, client_id: str, filters: list[str], receiver: Receiver) -> None:
-        parts = urllib.parse.urlsplit(url)
+        wrong = f"mqtt_url is {quoted(redacted(url))}; write mqtt(s)://[user:password@]host[:port]"
+        try:
+            parts = urllib.parse.urlsplit(url)
+            port = parts.port
+        except ValueError:
+            # Its text would show a part of the URL, which may be one of the password.
+            raise SettingsError(wrong) from None
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise SettingsError(f"mqtt_url is {quoted(url)}; write mqtt(s)://[user:password@]host[:port]")
+            raise SettingsError(wrong)
         self._host = parts.hostname
-        self._port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
+        self._port = port or (8883 if parts.scheme == "mqtts" else 1883)
         self._filters = filters
         self._receiver = receiver
         self._room = True
@@ -56,6 +62,7 @@ class MqttConnection:
         self._retry_at_s = 0.0
         self._retry_s = _RETRY_S[0]
         self._answer_until_s = 0.0
+        self._told = ""
         self.state = "disconnected"
         self.connects = 0
         client = paho.Client(CallbackAPIVersion.VERSION2, f"{client_id}-{secrets.token_hex(4)}", protocol=paho.MQTTv311)
@@ -84,6 +91,7 @@ class MqttConnection:
     ) -> None:
         if code.is_failure:
             self.state = f"refused: {code}"
+            self._tell(f"refuses the connection: {code}; check user and password in mqtt_url")
             return
         self.state = "subscribing"
         self._client.subscribe([(name, 1) for name in self._filters])
@@ -93,12 +101,13 @@ class MqttConnection:
     ) -> None:
         refused = [name for name, code in zip(self._filters, codes, strict=False) if code.value >= _FAILED]
         if refused:
-            _log.error("MQTT broker refuses the subscription to %s; allow it to this client", ", ".join(refused[:5]))
+            self._tell(f"refuses the subscription to {', '.join(refused[:5])}; allow it to this client")
             self.state = "subscription refused"
             self._client.disconnect()
             return
         self.state = "connected"
         self.connects += 1
+        self._told = ""
         self._retry_s = _RETRY_S[0]
         _log.info("connected to MQTT broker %s:%d", self._host, self._port)
 
@@ -150,7 +159,7 @@ class MqttConnection:
         if self._client.socket() is not None:
             self._client.loop_misc()
             if self.state in ("connecting", "subscribing") and now_s > self._answer_until_s:
-                _log.warning("MQTT broker %s:%d does not answer", self._host, self._port)
+                self._tell("does not answer; check that it is an MQTT broker, and works")
                 self._drop("disconnected")
         elif now_s >= self._retry_at_s:
             self._connect(now_s)
@@ -163,8 +172,15 @@ class MqttConnection:
         try:
             self._client.connect(self._host, self._port, keepalive=_KEEPALIVE_S)
         except (OSError, ValueError) as error:
-            _log.warning("MQTT broker %s:%d cannot be reached: %s", self._host, self._port, error)
+            reason = getattr(error, "strerror", None) or error
+            self._tell(f"cannot be reached: {reason}; check mqtt_url, and that the broker runs")
             self.state = "unreachable"
+
+    def _tell(self, problem: str) -> None:
+        """Say what is wrong with the broker once, not at each attempt, and again when it changes."""
+        if problem != self._told:
+            _log.warning("MQTT broker %s:%d %s; trying again", self._host, self._port, problem)
+        self._told = problem
 
     def pause(self) -> None:
         """Disconnect, for as long as `tick` is not called: the broker keeps nothing for a clean session."""

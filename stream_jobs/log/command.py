@@ -10,7 +10,6 @@ import logging
 import sys
 from pathlib import Path
 
-from edge_agent.contract.errors import StopError
 from edge_agent.contract.settings import add_options, flags_from, load
 
 from .settings import LogSettings
@@ -20,7 +19,7 @@ __all__ = ["add_run_options"]
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options of all settings, `--config`, and what to run."""
-    parser.add_argument("--config", type=Path, default=None, metavar="FILE", help="TOML file; section [log] is read")
+    parser.add_argument("--config", type=Path, default=None, metavar="FILE.toml", help="settings file, section [log]")
     add_options(parser, LogSettings)
     parser.set_defaults(run=_run)
 
@@ -28,14 +27,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from . import server
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    # Where `edgewater` has not done so, as for python -m stream_jobs.log.
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = load(LogSettings, "log", file=arguments.config, flags=flags_from(arguments, LogSettings))
     try:
-        flags = flags_from(arguments, LogSettings)
-        return server.run(load(LogSettings, "log", file=arguments.config, flags=flags))
-    except StopError as error:
-        sys.stderr.write(f"edgewater log: {error}\n")
+        return server.run(settings)
     except OSError as error:
-        sys.stderr.write(f"edgewater log: {error}; check the path, its owner and the disk\n")
-    return 1
+        # What was written to an open file says no path: it is one of the log's.
+        if error.filename is None:
+            error.filename = settings.dir
+        raise

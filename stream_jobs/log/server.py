@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.clock import SystemClock
-from edge_agent.contract.errors import SettingsError, StopError
+from edge_agent.contract.errors import SettingsError
+from edge_agent.contract.listening import cannot_listen
 from edge_agent.contract.status import StatusFile
 
 from .connection import Connection, Connections
@@ -100,8 +101,7 @@ async def _listen(broker: Broker, durability: Durability, began_s: float) -> Non
             lambda: Connection(broker, connections), settings.host, settings.port, start_serving=False
         )
     except OSError as error:
-        message = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; give another --port (0: any)"
-        raise StopError(message) from None
+        raise cannot_listen(settings.host, settings.port, error) from None
     broker.port = server.sockets[0].getsockname()[1]
     await server.start_serving()
     start_s = time.monotonic() - began_s

@@ -16,10 +16,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.clock import Clock
-from edge_agent.contract.errors import EdgewaterError, RetryError, StopError
+from edge_agent.contract.errors import EdgewaterError, RetryError
 from edge_agent.contract.settings import add_options, flags_from, load
 from edge_agent.contract.status import StatusFile
 from edge_agent.contract.topics import LOG_BATCHES
@@ -32,6 +34,8 @@ __all__ = ["add_options_to", "main", "run"]
 _log = logging.getLogger("edgewater.worker")
 
 _LIBRARIES = ("aiokafka", "asyncio", "faust", "kafka", "mode", "stream_jobs.faust_app")
+_NEEDED = ("faust", "deltalake", "pyarrow")
+"""Looked for at once: they are imported only when the log has its topics."""
 LIBRARY_INTERVAL_S = 10.0
 _TOPICS_PAUSE_S = 0.2
 _CLOSE_TIMEOUT_S = 3.0
@@ -61,23 +65,32 @@ class _OneLine(logging.Filter):
 
 def add_options_to(parser: argparse.ArgumentParser) -> None:
     """Options of `edgewater worker run`."""
+    parser.add_argument(
+        "--config", type=Path, default=None, metavar="FILE.toml", help="settings file, section [worker]"
+    )
     add_options(parser, WorkerSettings)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one worker until it is told to end."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_OneLine())
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Does nothing where `edgewater` has set it up; the filter belongs to whatever handles.
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_OneLine())
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in _NEEDED:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     try:
-        settings = load(WorkerSettings, "worker", flags=flags_from(arguments, WorkerSettings))
+        flags = flags_from(arguments, WorkerSettings)
+        settings = load(WorkerSettings, "worker", file=arguments.config, flags=flags)
         status = asyncio.run(_Process(settings).run())
-    except (StopError, EdgewaterError) as error:
-        _log.error("%s", error)
+    except EdgewaterError as error:
+        if getattr(arguments, "debug", False):
+            raise
+        print(f"edgewater: {error}", file=sys.stderr)
         status = 1
     # Faust's threads may still wait for a log that is gone; everything that counts is decided in the lake.
     logging.shutdown()

@@ -23,8 +23,9 @@ from deploy.kafka.jars import missing_parts
 
 __all__ = ["MAY_SKIP", "allowed_skip", "requires", "strictness"]
 
-MAY_SKIP = frozenset({"tc-netem"})
-"""Parts that a machine may lack even where all is required: containers often forbid traffic control."""
+MAY_SKIP = frozenset({"fish", "tc-netem", "zsh"})
+"""Parts that a machine may lack even where all is required: containers often forbid traffic control, and the completion
+of the shells that are there is tried in each of them."""
 _REASON = "needs {part}: {missing}"
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import re
+import shlex
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli
-from edge_agent.cli import NOUNS, Noun, main
+from edge_agent.cli import NOUNS, Noun, main, noun_parser, top_parser
 from edge_agent.contract.errors import RetryError, StopError
 
 ROOT = Path(__file__).parents[2]
@@ -64,17 +68,63 @@ class TestErrors:
         assert f"pip install 'edgewater[{extra}]'" in err
         assert err.count("\n") == 1
 
-    def test_a_missing_module_of_ours_is_a_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_module_of_ours_is_a_fault(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """A module of Edgewater itself that is missing is no matter of extras."""
         noun_that(monkeypatch, ModuleNotFoundError("No module named 'lake.cli'", name="lake.cli"))
-        with pytest.raises(ModuleNotFoundError):
-            main(["test", "go"])
+        assert main(["test", "go"]) == 70
+        err = capsys.readouterr().err
+        assert "this is a fault of Edgewater" in err
+        assert "pip install" not in err
 
-    def test_other_errors_are_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A fault of the program shows its traceback."""
+    def test_a_fault_is_one_line_that_says_so(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A fault of the program has a status of its own; --debug, before or after the noun, shows where it is."""
         noun_that(monkeypatch, ValueError("a fault"))
-        with pytest.raises(ValueError, match="a fault"):
-            main(["test", "go"])
+        assert main(["test", "go"]) == 70
+        assert capsys.readouterr().err == (
+            "edgewater: unexpected error: ValueError: a fault; this is a fault of Edgewater: "
+            "run again with --debug and report it\n"
+        )
+        for words in (["--debug", "test", "go"], ["test", "go", "--debug"], ["test", "--debug", "go"]):
+            assert main(words) == 70
+            err = capsys.readouterr().err
+            assert "Traceback" in err
+            assert err.endswith("please report it\n")
+
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (OSError(errno.ENOSPC, "No space", "spool/x"), "spool/x: no space is left on its disk; free some"),
+            (OSError(errno.EACCES, "Denied", "/etc/x"), "/etc/x: user "),
+            (OSError(errno.EADDRINUSE, "In use", None), "In use: another process listens there; end that one, or give"),
+            (OSError(errno.EFBIG, "Too large", "a"), "a: the largest file that is allowed is reached; raise the limit"),
+            (OSError(errno.EXDEV, "Cross-device", "a", None, "b"), "a and b: Cross-device; check the path"),
+            (FileNotFoundError(errno.ENOENT, "No such file", "none.py"), "none.py: it does not exist; check the path"),
+            (ConnectionRefusedError(errno.ECONNREFUSED, "Refused"), "Refused: nothing listens there; start it"),
+            (MemoryError(), "not enough memory; free some"),
+            (sqlite3.OperationalError("database or disk is full"), "database or disk is full; check the disk"),
+            (StopError("url mqtt://me:secret@h is wrong"), "url mqtt://***@h is wrong"),
+            (StopError("device \x1b[2Jpump\nsecond line"), "device \\x1b[2Jpump\nsecond line"),
+        ],
+    )
+    def test_what_the_system_refuses(
+        self, error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A full disk, missing rights, a taken port and so on: the path, what it means, and the next step."""
+        noun_that(monkeypatch, error)
+        assert main(["test", "go"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("edgewater: ")
+        assert words in err
+        assert "Traceback" not in err
+
+    def test_a_system_error_about_nothing_is_a_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An error of the system without a path, of a kind that nobody expected, has to be reported."""
+        noun_that(monkeypatch, OSError(errno.EBADF, "Bad file descriptor"))
+        assert main(["test", "go"]) == 70
 
     def test_ctrl_c(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ctrl-C is status 130, as shells have it."""
@@ -125,6 +175,18 @@ class TestNouns:
             main(["--help"])
         out = capsys.readouterr().out
         assert all(noun in out for noun in NOUNS)
+
+    def test_every_example_is_understood(self) -> None:
+        """Each command line that a help text shows parses with the parsers that it belongs to."""
+        shown = re.findall(r"^  edgewater (.*?)(?:  .*| [>|] .*)?$", top_parser().format_help(), re.MULTILINE)
+        for name in NOUNS:
+            for parser in [noun_parser(name), *noun_parser(name).verbs.values()]:
+                shown += re.findall(r"^  edgewater (.*?)(?:  .*| [>|] .*)?$", parser.epilog or "", re.MULTILINE)
+        assert len(shown) > 15
+        for line in shown:
+            noun, *rest = shlex.split(line)
+            if noun != "help":
+                noun_parser(noun).parse_args(rest)
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         """`--version` prints one line."""

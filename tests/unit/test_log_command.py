@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.cli import main
 from edge_agent.contract.errors import SettingsError
 from stream_jobs.cli import add_log_commands
 from stream_jobs.log.server import advertised_host, check_settings
@@ -41,8 +42,7 @@ def test_wrong_settings_end_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, text: str
 ) -> None:
     """Status 1 and what to do, before anything is opened."""
-    arguments = parse("run", "--dir", tmp_path / "log", option, value)
-    assert arguments.run(arguments) == 1
+    assert main(["log", "run", "--dir", str(tmp_path / "log"), option, value]) == 1
     assert text in capsys.readouterr().err
     assert not (tmp_path / "log").exists()
 
@@ -50,8 +50,7 @@ def test_wrong_settings_end_with_a_sentence(
 def test_a_directory_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A path through a file is an error message, not a traceback."""
     (tmp_path / "file").write_text("")
-    arguments = parse("run", "--dir", tmp_path / "file" / "log")
-    assert arguments.run(arguments) == 1
+    assert main(["log", "run", "--dir", str(tmp_path / "file" / "log")]) == 1
     assert "check the path" in capsys.readouterr().err
 
 
