@@ -115,7 +115,7 @@ def _log(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(shown)
         return
-    print_table(shown, "no records", hint="--json")
+    print_table(shown, "no records", whole=("record",))
     if len(shown) < len(rows):
         print(f"({len(shown):,} of {len(rows):,} records; --limit {len(rows)} shows all)")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -114,8 +114,15 @@ def print_json(objects: Iterable[Mapping[str, Any]]) -> None:
     output.flush()
 
 
-def print_table(rows: Iterable[Mapping[str, Any]], empty: str, rows_max: int = 10_000, hint: str = "--json") -> None:
-    """`rows` as a table for people, or the line `empty` when there are none."""
+def print_table(
+    rows: Iterable[Mapping[str, Any]],
+    empty: str,
+    *,
+    rows_max: int = 10_000,
+    hint: str = "--json gives all",
+    whole: Collection[str] = (),
+) -> None:
+    """`rows` as a table for people, or the line `empty` when there are none; columns in `whole` are not cut to fit."""
     import pyarrow as pa
 
     from lake.result import Result
@@ -125,4 +132,4 @@ def print_table(rows: Iterable[Mapping[str, Any]], empty: str, rows_max: int = 1
         print(empty)
         return
     result = Result(pa.Table.from_pylist(found))
-    print(result.render(rows_max, 200, width=terminal_width(), ellipsis=ellipsis(), hint=f"{hint} gives all"))
+    print(result.render(rows_max, 200, width=terminal_width(), ellipsis=ellipsis(), hint=hint, whole=whole))

@@ -76,8 +76,8 @@ def _list(arguments: argparse.Namespace) -> None:
         }
         for letter in letters
     ]
-    used = [name for name in ("id", "time", "device", "job", "place", "reason") if any(row[name] for row in rows)]
-    print_table([{name: row[name] for name in used} for row in rows], _nothing(arguments))
+    used = [name for name in ("id", "time", "reason", "device", "job", "place") if any(row[name] for row in rows)]
+    print_table([{name: row[name] for name in used} for row in rows], _nothing(arguments), whole=("id", "time"))
     if total > len(rows):
         print(f"({len(rows):,} of {total:,}; --limit, --since, --device and --job choose)")
 

@@ -34,7 +34,7 @@ from lake.transaction.records import Column
 __all__ = ["MEMORY_BYTES_MIN", "SPILL_MAX", "Answer", "Limits", "Relation", "answering", "run", "select_sql"]
 
 SPILL_MAX = "16GB"
-MEMORY_BYTES_MIN = 64 * MIB
+MEMORY_BYTES_MIN = 64_000_000
 
 _TYPES = {
     "boolean": "BOOLEAN",

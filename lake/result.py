@@ -7,6 +7,7 @@ after 9999) are text."""
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -91,18 +92,22 @@ class Result:
         ellipsis: str = "…",
         total: str | None = None,
         hint: str = "--format csv or json gives all",
+        whole: Collection[str] = (),
     ) -> str:
         """A table for people: aligned columns, floats to 10 digits, not wider than `width`, and last lines that tell
-        what was left out and, with `hint`, how to see it. `total` is how many rows there are, where not all are here.
-        """
+        what was left out and, with `hint`, how to see it. `total` is how many rows there are, where not all are here;
+        columns of numbers and times, and those named in `whole`, are not cut to fit."""
         if not self.columns:
             return "(no columns)"
         shown = self._table.slice(0, rows_max)
         numeric = [is_number(field.type) for field in shown.schema]
         rows = [list(map(escaped, self.columns)), *cells(shown)]
-        whole = [right or pa.types.is_temporal(field.type) for field, right in zip(shown.schema, numeric, strict=True)]
+        uncut = [
+            right or pa.types.is_temporal(field.type) or field.name in whole
+            for field, right in zip(shown.schema, numeric, strict=True)
+        ]
         text = table_lines(
-            rows, numeric, width=width, whole=whole, cell_width_max=cell_characters_max, ellipsis=ellipsis
+            rows, numeric, width=width, whole=uncut, cell_width_max=cell_characters_max, ellipsis=ellipsis
         )
         lines = list(text.lines)
         if not len(self):

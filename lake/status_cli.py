@@ -63,10 +63,10 @@ def _status(arguments: argparse.Namespace) -> None:
         }
         for each in devices
     ]  # fmt: skip
-    print_table(rows, "no device has landed anything yet")
+    print_table(rows, "no device has landed anything yet", whole=("device", "complete until", "received"))
     if gaps:
         print("\ngaps, newest first:")
-        print_table([_gap(gap) for gap in gaps[:GAPS_SHOWN_MAX]], "")
+        print_table([_gap(gap) for gap in gaps[:GAPS_SHOWN_MAX]], "", whole=("device", "reason", "rows", "received"))
         if arguments.device is None and status.gaps_total > GAPS_SHOWN_MAX:
             print(f"({GAPS_SHOWN_MAX} of {status.gaps_total:,} gaps; the table skipped has all)")
     print(_transactions(status))
@@ -110,8 +110,8 @@ def _gap(gap: dict[str, Any]) -> dict[str, Any]:
         "rows": "unknown" if gap["rows"] is None else f"{gap['rows']:,}",
         "stream": gap["stream"] or "unknown",
         "batches": str(first) if first == last else f"{first} to {last}",
-        "epoch": gap["epoch"],
         "received": _time(gap["received_at"]),
+        "epoch": gap["epoch"],
     }
 
 

@@ -67,13 +67,13 @@ def test_list_for_people(directory: str, capsys: pytest.CaptureFixture[str]) -> 
     """The first line of each reason; columns that nobody filled are not there; what is left out is said."""
     assert _run("list", "--dir", directory, "--limit", "3") == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["id", "time", "device", "job", "place", "reason"]
+    assert out.splitlines()[0].split() == ["id", "time", "reason", "device", "job", "place"]
     assert "file.csv:17" in out
     assert "Traceback" not in out
     assert "\x1b" not in out
     assert "(3 of 4; --limit, --since, --device and --job choose)" in out
     _run("list", "--dir", directory, "--device", "pi6")
-    assert capsys.readouterr().out.splitlines()[0].split() == ["id", "time", "device", "place", "reason"]
+    assert capsys.readouterr().out.splitlines()[0].split() == ["id", "time", "reason", "device", "place"]
     _run("list", "--dir", directory, "--device", "nobody")
     assert capsys.readouterr().out == "no dead letters of these\n"
 

@@ -79,6 +79,7 @@ def test_the_terminal_table_fits() -> None:
     lines = Result(table).render(width=40).splitlines()
     assert max(map(len, lines[:3])) <= 40
     assert lines[-1] == "(no place for last; --format csv or json gives all)"
+    assert "a" * 40 in Result(table).render(width=60, whole=["name"])
     assert Result(table).render(width=1).splitlines()[0] == "…"
     assert len(Result(table).render(width=500).splitlines()) == 3
 
