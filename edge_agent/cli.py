@@ -36,6 +36,7 @@ NOUNS = {
     "agent": Noun("edge_agent.agent_cli", "add_commands", "measure on this device and send"),
     "bridge": Noun("stream_jobs.cli", "add_bridge_commands", "from MQTT into the log"),
     "completion": Noun("edge_agent.completion", "add_completion_command", "completion for bash, zsh or fish"),
+    "dead-letters": Noun("lake.dead_letters_cli", "add_dead_letter_commands", "what could not land, and why"),
     "demo": Noun("deploy.demo_cli", "add_demo_command", "the whole chain on this machine, in a minute"),
     "functions": Noun("edge_agent.functions_cli", "add_commands", "write and check function files"),
     "jobs": Noun("stream_jobs.jobs_cli", "add_jobs_commands", "write, check and run steps from rows to rows"),

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lake.handle import ChainHead, Lake, open  # noqa: A004 - read as `lake.open`, as in the standard library
     from lake.result import Result
-    from lake.snapshot import Snapshot
+    from lake.snapshot import Snapshot, Table
     from lake.staging import Link, Prepared
 
-__all__ = ["ChainHead", "Lake", "Link", "Prepared", "Result", "Snapshot", "open"]
+__all__ = ["ChainHead", "Lake", "Link", "Prepared", "Result", "Snapshot", "Table", "open"]
 
 _MODULES = {
     "ChainHead": "handle",
@@ -24,6 +24,7 @@ _MODULES = {
     "Prepared": "staging",
     "Result": "result",
     "Snapshot": "snapshot",
+    "Table": "snapshot",
     "open": "handle",
 }
 

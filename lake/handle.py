@@ -5,7 +5,8 @@
         prepared = here.prepare({"readings": rows}, [lake.Link(job="readings", partition=0, ...)])
         number = here.decide(prepared)      # the commit point
         here.apply()                        # visible to readers from here on
-        here.snapshot().query("SELECT count(*) FROM readings")
+        here.query("SELECT count(*) FROM readings").arrow()
+        here.table("readings").scan(device="pi4", start="2026-01-01T00:00Z").pandas()
 
 **Delivery**: see `transaction.coordinator`. Opening rolls nothing forward by itself; the next `apply` of anyone does.
 **Bounds**: opening reads one checkpoint and the records since; a handle keeps the fold in memory (see
@@ -14,6 +15,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +30,8 @@ from edge_agent.contract.clock import Clock, SystemClock
 from edge_agent.contract.errors import RejectError, RetryError, StopError, quoted
 from lake import layout
 from lake.delta import DeltaLog
-from lake.snapshot import Snapshot, TableAt
+from lake.result import Result
+from lake.snapshot import Snapshot, Table, TableAt
 from lake.staging import Link, Prepared, checked, read_blob, stage
 from lake.storage import DirectoryStorage, Storage
 from lake.transaction.coordinator import PENDING_MAX, Coordinator
@@ -36,9 +39,11 @@ from lake.transaction.fold import Fold, Parameters, Published
 from lake.transaction.log import TransactionLog
 from lake.transaction.records import VERSION, Column, Record, seal, unseal
 
-__all__ = ["ChainHead", "Lake", "open"]
+__all__ = ["ChainHead", "Lake", "Progress", "open"]
 
 _IDENTITY_FORMAT = "edgewater-lake"
+_FOLDER = "lake"
+"""Where a directory of `edgewater up` has its lake."""
 
 
 class _Identity(msgspec.Struct, frozen=True):
@@ -61,24 +66,54 @@ class ChainHead:
     state: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a lake is: its last decided transaction and when that was, the last published one, how many decided ones
+    wait to be published, and the (job, partition) that have a chain."""
+
+    transaction: int
+    transaction_at_us: int | None
+    published: int
+    waiting: int
+    chains: tuple[tuple[str, int], ...]
+
+
 def open(  # noqa: A001 - read as `lake.open`, as in the standard library
     path: str | os.PathLike[str], create: bool = False, *, clock: Clock | None = None
 ) -> Lake:
-    """The lake in the directory `path`; with `create`, made there if there is none.
+    """The lake in the directory `path`, or in its folder `lake` (as `edgewater up` has it); with `create`, made in
+    `path` if there is none.
 
     StopError: there is no lake, or one that this version cannot read.
     """
     if "://" in os.fspath(path):
         raise StopError(f"{os.fspath(path)} is a URL; this version keeps lakes in local directories, give one")
     clock = clock or SystemClock()
-    storage = DirectoryStorage(Path(path))
+    storage = DirectoryStorage(_found(Path(path)))
     if create:
         _create(storage, clock)
     content = storage.read(layout.IDENTITY)
     if content is None:
-        raise StopError(f"there is no lake in {os.fspath(path)} (it has no {layout.IDENTITY}); is the path right?")
+        raise StopError(
+            f"there is no lake in {os.fspath(path)} ({_missing(Path(path))}); "
+            f"`edgewater up --dir {shlex.quote(os.fspath(path))}` starts one there, --dir names another place"
+        )
     identity = unseal(content, _IDENTITY_FORMAT, _Identity, layout.IDENTITY)
     return Lake(storage, identity.lake_id, Parameters(identity.staging_expires_after, identity.snapshots_kept_s), clock)
+
+
+def _found(path: Path) -> Path:
+    """`path`, or its folder `lake` when that is the lake."""
+    below = path / _FOLDER
+    return below if not (path / layout.IDENTITY).exists() and (below / layout.IDENTITY).exists() else path
+
+
+def _missing(path: Path) -> str:
+    if not path.exists():
+        return "it does not exist"
+    if not path.is_dir():
+        return "it is no directory"
+    return f"it has neither {layout.IDENTITY} nor {_FOLDER}/{layout.IDENTITY}"
 
 
 def _create(storage: DirectoryStorage, clock: Clock) -> None:
@@ -135,6 +170,10 @@ class Lake:
         state = read_blob(self._storage, head.state.base)
         return ChainHead(head.transaction, head.offset, head.topic_id, head.last_record_crc, state)
 
+    def progress(self) -> Progress:
+        """How far the lake is."""
+        return self._coordinator.view(_progress)
+
     def check(self, table: str, rows: pa.Table) -> pa.Table:
         """`rows` as `table` takes them (columns in its order, absent ones null). RejectError naming what does not
         fit.
@@ -186,9 +225,31 @@ class Lake:
         transaction, tables = self._coordinator.view(lambda fold: _pinned(fold, at))
         return Snapshot(self._storage, transaction, tables)
 
+    def query(
+        self,
+        sql: str,
+        parameters: Sequence[object] | None = None,
+        *,
+        timeout_s: float | None = None,
+        memory_bytes: int | None = None,
+    ) -> Result:
+        """The answer to one SELECT over the newest snapshot; see `Snapshot.query`."""
+        return self.snapshot().query(sql, parameters, timeout_s=timeout_s, memory_bytes=memory_bytes)
+
+    def table(self, name: str) -> Table:
+        """A table in the newest snapshot. RejectError: there is none."""
+        return self.snapshot().table(name)
+
     def records(self) -> list[tuple[Record, str | None]]:
         """The records still in the log with the reason of those that are void, oldest first."""
         return self._coordinator.records()
+
+
+def _progress(fold: Fold) -> Progress:
+    last = fold.pending[max(fold.pending)] if fold.pending else None
+    at_us = last.at_us if last else fold.published.at_us if fold.published else None
+    number = last.number if last else fold.published_through
+    return Progress(number, at_us, fold.published_through, len(fold.pending), tuple(sorted(fold.chains)))
 
 
 def _columns_by_table(fold: Fold) -> dict[str, tuple[Column, ...]]:

@@ -1,31 +1,40 @@
 """The only module that speaks to DuckDB: one SELECT over a snapshot's tables, and nothing else.
 
 Each query has a DuckDB of its own, in memory, in which every table is a view over exactly the snapshot's files.
-Before the query runs, DuckDB is closed: no file but those may be opened, nothing may be loaded or attached, and no
-setting changed. So reading is all that SQL can do here, whatever it says.
+Before the query runs, DuckDB is closed: no file but those may be opened, nothing may be loaded or attached, no variable
+of Python is a table, and no setting changed. So reading is all that SQL can do here, whatever it says.
 
-**Delivery**: reads only. **Bounds**: DuckDB's memory limit (80 % of the machine's memory) with at most `SPILL_MAX` of
-temporary files beside it; one statement; the result is held in memory.
+**Delivery**: reads only. Ctrl-C and the time limit end a query at once. **Bounds**: `Limits.memory_bytes` for DuckDB
+(80 % of the machine's memory) with at most `SPILL_MAX` of temporary files beside it, in a folder that goes with the
+query; one statement; `run` holds its result in memory, of at most `Limits.result_bytes`, `answering` one batch.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
 
-from edge_agent.contract.errors import RejectError, quoted
+from edge_agent.contract.errors import LimitError, RejectError, quoted
+from edge_agent.contract.limits import MIB
 from lake.aggregate import fold_sql, is_mergeable
+from lake.query_errors import explained
 from lake.result import Result
 from lake.transaction.records import Column
 
-__all__ = ["SPILL_MAX", "Relation", "run", "select_sql"]
+__all__ = ["MEMORY_BYTES_MIN", "SPILL_MAX", "Answer", "Limits", "Relation", "answering", "run", "select_sql"]
 
 SPILL_MAX = "16GB"
+MEMORY_BYTES_MIN = 64_000_000
 
 _TYPES = {
     "boolean": "BOOLEAN",
@@ -52,29 +61,189 @@ class Relation:
     evolved: bool = False
 
 
-def run(relations: Sequence[Relation], sql: str, parameters: Sequence[object] | None = None) -> Result:
-    """The answer to `sql`, one SELECT over `relations`. RejectError with DuckDB's reason."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="edgewater-query-") as spill, duckdb.connect(":memory:") as connection:
-            _set_up(connection, relations, Path(spill))
-            statements = connection.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise RejectError(f"a query is one SELECT statement, this is {_described(statements)}: {quoted(sql)}")
-            return Result(pa.table(connection.sql(sql, params=list(parameters or []) or None)))
-    except duckdb.PermissionException as error:
-        raise RejectError(f"a query reads the lake's tables and nothing else: {_reason(error)}") from error
-    except duckdb.Error as error:
-        raise RejectError(f"the query failed: {_reason(error)}") from error
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a query may take: seconds (None: any) and bytes of memory (None: 80 % of the machine's)."""
+
+    timeout_s: float | None = None
+    memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise RejectError(f"a query's time limit of {self.timeout_s} s is not above 0; give more, or none")
+        if self.memory_bytes is not None and self.memory_bytes < MEMORY_BYTES_MIN:
+            raise RejectError(
+                f"a query's memory of {self.memory_bytes} bytes is below {MEMORY_BYTES_MIN}, "
+                "with which no query runs; give more, or none"
+            )
+
+    @property
+    def result_bytes(self) -> int:
+        """The most that a result in memory may take: the same again, or half of the machine's."""
+        return self.memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+_NO_LIMITS = Limits()
+
+
+class Answer:
+    """The rows of an answer as they come, a batch at a time: iterate once."""
+
+    def __init__(self, query: _Query, reader: pa.RecordBatchReader) -> None:
+        self.schema: pa.Schema = reader.schema
+        self._query = query
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            with self._query.guarded():
+                batch = next(self._reader, None)
+            if batch is None:
+                return
+            yield batch
+
+
+@contextmanager
+def answering(
+    relations: Sequence[Relation], sql: str, parameters: Sequence[object] | None = None, limits: Limits = _NO_LIMITS
+) -> Iterator[Answer]:
+    """The answer to `sql`, one SELECT over `relations`, while the context lasts. RejectError with DuckDB's reason."""
+    with tempfile.TemporaryDirectory(prefix="edgewater-query-") as spill, duckdb.connect(":memory:") as connection:
+        query = _Query(connection, relations, sql, parameters, limits)
+        with _Deadline(connection, limits.timeout_s) as query.deadline:
+            try:
+                with query.guarded():
+                    _set_up(connection, relations, Path(spill), limits)
+                    reader = query.started()
+                yield Answer(query, reader)
+            finally:
+                # What still runs, since nobody wants the rest, must not be waited for.
+                connection.interrupt()
+
+
+def run(
+    relations: Sequence[Relation], sql: str, parameters: Sequence[object] | None = None, limits: Limits = _NO_LIMITS
+) -> Result:
+    """The whole answer to `sql`. RejectError with DuckDB's reason; LimitError: it is too large to be held."""
+    with answering(relations, sql, parameters, limits) as answer:
+        batches, size = [], 0
+        for batch in answer:
+            batches.append(batch)
+            size += batch.nbytes
+            if size > limits.result_bytes:
+                raise LimitError(
+                    "the answer's size in bytes", size, limits.result_bytes,
+                    "select fewer columns or rows, aggregate, or have it written as it comes: "
+                    "edgewater lake query --format parquet --output FILE",
+                )  # fmt: skip
+        return Result(pa.Table.from_batches(batches, answer.schema))
+
+
+class _Deadline:
+    """Interrupts a connection again and again once its time is over."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, timeout_s: float | None) -> None:
+        self.passed = False
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="lake-query-deadline", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._timeout_s is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._timeout_s is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        if self._over.wait(self._timeout_s):
+            return
+        self.passed = True
+        # Between two statements an interruption is lost.
+        while not self._over.wait(0.02):
+            self._connection.interrupt()
+
+
+class _Query:
+    """One SELECT on its connection, and what its errors are called."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        relations: Sequence[Relation],
+        sql: str,
+        parameters: Sequence[object] | None,
+        limits: Limits,
+    ) -> None:
+        self.deadline = _Deadline(connection, None)
+        self._connection = connection
+        self._relations = relations
+        self._sql = sql
+        self._parameters = list(parameters or []) or None
+        self._limits = limits
+
+    def started(self) -> pa.RecordBatchReader:
+        """The answer's reader, when the SQL is one SELECT."""
+        statements = self._connection.extract_statements(self._sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise RejectError(f"a query is one SELECT statement, this is {_described(statements)}: {quoted(self._sql)}")
+        relation: Any = self._connection.sql(self._sql, params=self._parameters)
+        return pa.RecordBatchReader.from_stream(relation)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Around what DuckDB does: its errors become ours."""
+        try:
+            yield
+        except (duckdb.Error, OSError) as error:
+            # Errors behind the first batch come through Arrow, which makes an OSError of each.
+            raise self._explained(self._placed(error)) from error
+        except RuntimeError as error:
+            if "Query interrupted" in str(error):
+                raise KeyboardInterrupt from None  # that is how DuckDB tells a signal
+            raise
+        if self.deadline.passed:
+            raise self._explained("")
+
+    def _placed(self, error: Exception) -> str:
+        """The reason with its place in the SQL: binding for a relation does not tell it, binding for EXPLAIN does."""
+        reason = str(error)
+        if "\nLINE " in reason or not isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+            return reason
+        try:
+            self._connection.execute(f"EXPLAIN\n{self._sql}", self._parameters)
+        except duckdb.Error as again:
+            head, found, place = str(again).partition("\nLINE ")
+            number, _, rest = place.partition(":")
+            if found and number.isdecimal() and head.splitlines()[0] == reason.splitlines()[0]:
+                return f"{reason}\n\nLINE {int(number) - 1}:{rest}"
+        return reason
+
+    def _explained(self, reason: str) -> RejectError:
+        if self.deadline.passed:
+            return RejectError(
+                f"the query took longer than {self._limits.timeout_s:g} s; filter by device and time, aggregate, "
+                "or allow more (--timeout-s, timeout_s=)"
+            )
+        columns: dict[str, list[str]] = {}
+        for relation in self._relations:
+            columns |= {name: [column.name for column in relation.columns] for name in _views(relation)}
+        return RejectError(explained(reason, self._sql, columns))
 
 
 def _described(statements: Sequence[duckdb.Statement]) -> str:
     if len(statements) == 1:
-        return f"a statement of type {statements[0].type.name}"
+        kind = statements[0].type.name
+        if kind == "MULTI":
+            return "more than one (a PIVOT needs its values: PIVOT ... ON name IN ('a', 'b'))"
+        return f"a statement of type {kind}"
     return f"{len(statements)} statements" if statements else "empty"
-
-
-def _reason(error: duckdb.Error) -> str:
-    return str(error).strip()
 
 
 def select_sql(
@@ -89,11 +258,15 @@ def select_sql(
     )
 
 
-def _set_up(connection: duckdb.DuckDBPyConnection, relations: Sequence[Relation], spill: Path) -> None:
+def _set_up(connection: duckdb.DuckDBPyConnection, relations: Sequence[Relation], spill: Path, limits: Limits) -> None:
     """Views over the relations' files; then nothing but these files can be reached any more."""
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")
+    connection.execute("SET allow_persistent_secrets = false")
+    connection.execute("SET python_enable_replacements = false")
+    if limits.memory_bytes is not None:
+        connection.execute(f"SET memory_limit = '{limits.memory_bytes // MIB}MiB'")
     connection.execute(f"SET temp_directory = {_text(str(spill))}")
     connection.execute(f"SET max_temp_directory_size = {_text(SPILL_MAX)}")
     files = [file for relation in relations for file in relation.files or []]

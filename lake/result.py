@@ -1,7 +1,5 @@
 """The answer to a query, and the shapes it leaves in: Arrow, pandas, Polars, CSV, JSON, a table for the terminal.
 
-Text for terminals has control characters escaped, since device ids and strings come from anybody.
-
 **Delivery**: a value that lives in memory. **Bounds**: `render` shows `rows_max` rows and cells of
 `cell_characters_max` characters; the other shapes are complete. Timestamps that Python cannot hold (before year 1,
 after 9999) are text."""
@@ -9,30 +7,17 @@ after 9999) are text."""
 from __future__ import annotations
 
 import io
-import json
-import math
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 
-from edge_agent.contract.errors import RejectError, quoted
+from lake.shapes import cells, is_number, write_csv, write_json
+from lake.terminal import escaped, table_lines
 
-__all__ = ["Result", "escaped"]
+__all__ = ["Result"]
 
-_ROWS_A_CHUNK = 10_000
-_DIGITS = 10
-
-
-def escaped(text: str) -> str:
-    """`text` with control and other unprintable characters as escapes, so that a terminal only shows it."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+_ROWS_PRINTED = 40
 
 
 class Result:
@@ -44,6 +29,12 @@ class Result:
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
+    def __repr__(self) -> str:
+        return f"<Result of {len(self):,} rows: {', '.join(map(escaped, self.columns))}>"
+
+    def __str__(self) -> str:
+        return self.render(_ROWS_PRINTED, hint=".arrow(), .pandas(), .polars() give all")
+
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The Arrow PyCapsule interface."""
         return self._table.__arrow_c_stream__(requested_schema)
@@ -53,6 +44,11 @@ class Result:
         """The names of the columns."""
         return list(self._table.column_names)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+        return self._table.schema
+
     def arrow(self) -> pa.Table:
         """The answer as a pyarrow.Table."""
         return self._table
@@ -61,11 +57,15 @@ class Result:
         """The answer as a pandas.DataFrame; needs pandas."""
         return self._table.to_pandas()
 
+    def polars(self) -> Any:
+        """The answer as a polars.DataFrame; needs polars."""
+        import polars as pl
+
+        return pl.from_arrow(self._table)
+
     def write_csv(self, output: TextIO) -> None:
-        """CSV with a header line; text in quotes, nulls empty, timestamps in ISO 8601 UTC, bytes in hexadecimal."""
-        buffer = io.BytesIO()
-        pa_csv.write_csv(_texts(self._table, timestamps_only=True), buffer)
-        output.write(buffer.getvalue().decode())
+        """See `shapes.write_csv`."""
+        write_csv(self.schema, self._table.to_batches(), output)
 
     def csv(self) -> str:
         """`write_csv` as a string."""
@@ -74,13 +74,8 @@ class Result:
         return output.getvalue()
 
     def write_json(self, output: TextIO) -> None:
-        """One JSON object a line. NaN and infinities are the strings "NaN", "Infinity", "-Infinity"; bytes
-        hexadecimal.
-        """
-        output.writelines(
-            json.dumps(dict(zip(self.columns, row, strict=True)), default=str, allow_nan=False) + "\n"
-            for row in _rows(self._table)
-        )
+        """See `shapes.write_json`."""
+        write_json(self.schema, self._table.to_batches(), output)
 
     def json(self) -> str:
         """`write_json` as a string."""
@@ -88,89 +83,40 @@ class Result:
         self.write_json(output)
         return output.getvalue()
 
-    def render(self, rows_max: int = 1000, cell_characters_max: int = 64) -> str:
-        """A table for people: aligned columns, floats to 10 digits, and a last line when rows were left out."""
+    def render(
+        self,
+        rows_max: int = 1000,
+        cell_characters_max: int = 64,
+        *,
+        width: int | None = None,
+        ellipsis: str = "…",
+        total: str | None = None,
+        hint: str = "--format csv or json gives all",
+        whole: Collection[str] = (),
+    ) -> str:
+        """A table for people: aligned columns, floats to 10 digits, not wider than `width`, and last lines that tell
+        what was left out and, with `hint`, how to see it. `total` is how many rows there are, where not all are here;
+        columns of numbers and times, and those named in `whole`, are not cut to fit."""
+        if not self.columns:
+            return "(no columns)"
         shown = self._table.slice(0, rows_max)
-        numeric = [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in shown.schema]
-        rows = [[_cut(escaped(name), cell_characters_max) for name in self.columns]]
-        rows += [[_cut(_cell(value), cell_characters_max) for value in row] for row in _rows(shown)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(row, widths, numeric, strict=True)
-            ).rstrip()
-            for row in rows
+        numeric = [is_number(field.type) for field in shown.schema]
+        rows = [list(map(escaped, self.columns)), *cells(shown)]
+        uncut = [
+            right or pa.types.is_temporal(field.type) or field.name in whole
+            for field, right in zip(shown.schema, numeric, strict=True)
         ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        if len(self) > rows_max:
-            lines.append(
-                f"({rows_max:,} of {len(self):,} rows; --format csv or json gives all, LIMIT and WHERE choose)"
-            )
+        text = table_lines(
+            rows, numeric, width=width, whole=uncut, cell_width_max=cell_characters_max, ellipsis=ellipsis
+        )
+        lines = list(text.lines)
+        if not len(self):
+            lines.append("(no rows)")
+        if len(self) > rows_max or total:
+            lines.append(f"({shown.num_rows:,} of {total or f'{len(self):,}'} rows; {hint}, LIMIT and WHERE choose)")
+        if text.columns_left_out:
+            names = ", ".join(map(escaped, self.columns[-text.columns_left_out :]))
+            lines.append(f"(no place for {names}; {hint})")
+        elif text.cells_cut:
+            lines.append(f"({ellipsis} is cut; {hint})")
         return "\n".join(lines)
-
-
-def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """Rows of JSON values."""
-    for batch in _texts(table, timestamps_only=False).to_batches(max_chunksize=_ROWS_A_CHUNK):
-        columns = [
-            [_json_value(value) for value in _values(column, name)]
-            for name, column in zip(table.column_names, batch.columns, strict=True)
-        ]
-        yield from zip(*columns, strict=True)
-
-
-def _values(column: pa.Array, name: str) -> list[Any]:
-    try:
-        return list(column.to_pylist())
-    except (ValueError, OverflowError) as error:
-        raise RejectError(
-            f"column {quoted(name)} holds, inside other values, times that have no form ({error}); "
-            "cast them to VARCHAR in the query"
-        ) from error
-
-
-def _texts(table: pa.Table, *, timestamps_only: bool) -> pa.Table:
-    """`table` with columns as text whose values Python's types cannot all hold, or CSV has no form for."""
-    columns = []
-    for field, column in zip(table.schema, table.columns, strict=True):
-        if pa.types.is_timestamp(field.type):
-            plain = column.cast(pa.timestamp(field.type.unit)) if field.type.tz else column
-            column = pc.binary_join_element_wise(plain.cast(pa.string()), "Z" if field.type.tz else "", "")  # noqa: PLW2901
-        elif pa.types.is_date(field.type):
-            column = column.cast(pa.string())  # noqa: PLW2901
-        elif pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
-            column = pa.chunked_array([[v if v is None else v.hex() for v in column.to_pylist()]], pa.string())  # noqa: PLW2901
-        elif timestamps_only and pa.types.is_nested(field.type):
-            column = pa.chunked_array(  # noqa: PLW2901
-                [[v if v is None else json.dumps(_json_value(v), default=str) for v in _values(column, field.name)]],
-                pa.string(),
-            )
-        columns.append(column)
-    return pa.table(columns, names=table.column_names) if columns else table
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [_json_value(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _json_value(item) for key, item in value.items()}
-    return value
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.{_DIGITS}g}"
-    if isinstance(value, str):
-        return escaped(value)
-    return escaped(json.dumps(value, default=str) if isinstance(value, list | dict | bool) else str(value))
-
-
-def _cut(text: str, characters_max: int) -> str:
-    return text if len(text) <= characters_max else text[: characters_max - 1] + "…"

@@ -12,7 +12,7 @@ import pytest
 
 import lake
 from edge_agent.contract.errors import StopError
-from tests.kit.lake_writer import ROWS, STATE_BYTES, fill
+from tests.kit.lake_writer import GROWS_AT, ROWS, STATE_BYTES, fill
 from tests.kit.processes import ROOT
 
 TRANSACTIONS = 8
@@ -38,6 +38,8 @@ POINTS = [
     "lake.apply.after_commit",  # one table has the transaction, the other has not
     "lake.apply.after_commit:2",
     "lake.apply.after_commit:5",
+    "lake.apply.before_columns",
+    "lake.apply.after_columns",  # the table has the column, and no transaction that has values for it
     "lake.publish.before_link",
     "lake.publish.before_link:2",
     "lake.publish.after_link:2",
@@ -59,6 +61,11 @@ def _whole(here: lake.Lake) -> int:
         "(SELECT coalesce(sum(count), 0)::BIGINT FROM readings_1m) AS counted FROM readings"
     ).arrow().to_pylist()  # fmt: skip
     assert row["rows"] == row["identities"] == row["counted"] == row["transactions"] * ROWS, row
+    if any(column.name == "unit" for column in here.snapshot().columns("readings")):
+        (wrong,) = here.snapshot().query(
+            f"SELECT count(*) AS rows FROM readings WHERE (unit IS NOT NULL) <> (seq >= {GROWS_AT})"
+        ).arrow().to_pylist()  # fmt: skip
+        assert wrong["rows"] == 0
     return int(row["transactions"])
 
 

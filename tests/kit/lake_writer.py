@@ -1,8 +1,8 @@
 """A process that fills a lake: run as `python -m tests.kit.lake_writer DIR TRANSACTIONS`, killed wherever a test says.
 
 Each transaction appends ROWS readings and their aggregates and moves the chain of job `readings`, partition 0, by
-one; its number in the chain is the rows' seq. Checkpoints come after few records, so that a short run passes every
-crash point.
+one; its number in the chain is the rows' seq. From GROWS_AT on, readings have the column `unit`. Checkpoints come after
+few records, so that a short run passes every crash point.
 
 **Delivery**: started again, it goes on where the chain stands. **Bounds**: it ends after TRANSACTIONS in the chain.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import sys
 
+import pyarrow as pa
+
 import lake
 from lake import delta
 from lake.aggregate import partials_from
@@ -18,9 +20,10 @@ from lake.transaction import checkpoint
 
 from .lake_rows import readings
 
-__all__ = ["ROWS", "fill"]
+__all__ = ["GROWS_AT", "ROWS", "fill"]
 
 ROWS = 20
+GROWS_AT = 4
 STATE_BYTES = 20_000
 
 
@@ -32,6 +35,8 @@ def fill(directory: str, transactions: int) -> None:
     origin, offset = head.transaction, head.offset
     while offset < transactions:
         rows = readings(ROWS, seq=offset)
+        if offset >= GROWS_AT:
+            rows = rows.append_column("unit", pa.array(["V"] * ROWS))
         link = lake.Link(
             job="readings",
             partition=0,

@@ -215,16 +215,45 @@ def test_preparing_waits_when_nobody_applies(here: lake.Lake, monkeypatch: pytes
 
 def test_there_must_be_a_lake(tmp_path: Path) -> None:
     """Opening something else says so; creating twice opens what is there."""
-    with pytest.raises(StopError, match=r"there is no lake in .*is the path right"):
+    with pytest.raises(StopError, match=r"no lake in .*none \(it does not exist\); `edgewater up --dir .*none` starts"):
         lake.open(tmp_path / "none")
+    with pytest.raises(StopError, match=r"it has neither lake.json nor lake/lake.json"):
+        lake.open(tmp_path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(StopError, match="is a URL"):
         lake.open("s3://bucket/lake")
     (tmp_path / "file").write_text("x")
+    with pytest.raises(StopError, match="it is no directory"):
+        lake.open(tmp_path / "file")
     with pytest.raises(StopError, match="cannot make a lake"):
         lake.open(tmp_path / "file", create=True)
     one, two = lake.open(tmp_path / "lake", create=True), lake.open(tmp_path / "lake", create=True)
     assert one.lake_id == two.lake_id
+
+
+def test_a_directory_of_up_has_its_lake_below(tmp_path: Path) -> None:
+    """Its folder `lake` is what is opened, also with `create`; a lake's own directory comes first."""
+    below = lake.open(tmp_path / "lake", create=True)
+    assert lake.open(tmp_path).lake_id == lake.open(tmp_path, create=True).lake_id == below.lake_id
+    assert not (tmp_path / "lake.json").exists()
+    other = lake.open(tmp_path / "lake" / "lake", create=True)
+    assert lake.open(tmp_path / "lake").lake_id == below.lake_id != other.lake_id
+
+
+def test_a_handle_answers_from_the_newest_snapshot(here: lake.Lake) -> None:
+    """Queries and tables of the handle see each commit; how far the lake is can be asked."""
+    assert here.progress().transaction == 0
+    here.commit({"readings": readings(2)})
+    assert here.query("SELECT count(*) AS n FROM readings WHERE device = ?", ["pi4"]).arrow().to_pylist() == [{"n": 2}]
+    here.commit({"readings": readings(3)}, [_link(0)])
+    assert len(here.table("readings").scan(columns=["value"])) == 5
+    number = here.decide(here.prepare({"readings": readings(1)}))
+    progress = here.progress()
+    assert (progress.transaction, progress.waiting) == (number, 1)
+    assert progress.published < number
+    assert progress.chains == (("readings", 0),)
+    with pytest.raises(RejectError, match="there is no table 'reading' in this snapshot; did you mean readings"):
+        here.table("reading")
 
 
 def test_a_lake_of_a_newer_version_is_refused(tmp_path: Path) -> None:
