@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lake.result import escaped
+from lake.terminal import escaped
 
 __all__ = ["View", "age", "size"]
 

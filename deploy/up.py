@@ -319,7 +319,7 @@ class Up:
     def _event(self, text: str) -> None:
         if not text.isprintable():
             # Loaded for what needs it only: it brings pyarrow with it.
-            from lake.result import escaped
+            from lake.terminal import escaped
 
             text = "\n".join(map(escaped, text.splitlines()))
         self._say(f"{time.strftime('%H:%M:%S')}  {text}")
