@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from edge_agent.contract import limits, wire
 from edge_agent.contract.clock import Clock
@@ -35,6 +36,8 @@ from .spool_messages import OVERHEAD_BYTES, Change, Counts, Held, Messages, Stor
 
 __all__ = ["POLICIES", "PRIORITIES", "Epoch", "Held", "NewBatch", "Place", "Spool", "SpoolSettings", "read_ledger"]
 
+_Message: TypeAlias = bytes
+"""The class below has a property `bytes`."""
 POLICIES = ("reject", "drop-oldest", "drop-lowest-priority")
 PRIORITIES = 4
 TRIM_SLICE = 256
@@ -203,14 +206,14 @@ class Spool:
         change.last_seqs[epoch.epoch] = last
         return Place(epoch.epoch, last, batch.priority, sum(map(len, messages)))
 
-    def _message(self, batch: NewBatch, epoch: int, seq: int) -> bytes:
+    def _message(self, batch: NewBatch, epoch: int, seq: int) -> _Message:
         return wire.encode_batch(
             batch.body, device=self.device, epoch=epoch, seq=seq, rows=batch.rows, stream=batch.stream,
             function=batch.function, function_version=batch.function_version, trace=batch.trace,
             compress=self._settings.compress,
         )  # fmt: skip
 
-    def _insert_batch(self, batch: NewBatch, epoch: int, seq: int, message: bytes, change: _Appending) -> None:
+    def _insert_batch(self, batch: NewBatch, epoch: int, seq: int, message: _Message, change: _Appending) -> None:
         stored = Stored(epoch, seq, seq, Kind.BATCH.value, batch.stream, batch.rows, zlib.crc32(message), message)
         self._messages.insert(stored, change)
         if self._settings.ledger:

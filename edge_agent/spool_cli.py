@@ -20,6 +20,8 @@ from .agent_settings import AgentSettings
 __all__ = ["add_spool_command"]
 
 _DEPTH = 3
+_UP_DIRECTORY = Path("edgewater-data")
+"""Where `edgewater up` keeps everything, its agent's spool included."""
 
 
 def add_spool_command(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,7 +36,7 @@ def add_spool_command(verbs: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument(
         "--dir", type=Path, default=None, metavar="DIR",
-        help=f"folder of the spool, or one that has spools below it (default: {AgentSettings.dir})",
+        help=f"folder of the spool, or one that has spools below it (default: the agent's; then {_UP_DIRECTORY})",
     )  # fmt: skip
     parser.add_argument("--config", type=Path, default=None, metavar="FILE.toml", help="settings file, section [agent]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -44,6 +46,8 @@ def add_spool_command(verbs: argparse._SubParsersAction[argparse.ArgumentParser]
 def _run(arguments: argparse.Namespace) -> int:
     # Only here, so that --dir works beside a settings file with a mistake in it.
     directory: Path = arguments.dir or load(AgentSettings, "agent", file=arguments.config).dir
+    if arguments.dir is None and not directory.exists() and _UP_DIRECTORY.is_dir():
+        directory = _UP_DIRECTORY
     from .spool_view import read_spool, spool_folders
 
     folders = spool_folders(directory, _DEPTH) if directory.is_dir() else [directory]
@@ -55,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     now_s = time.time()
     for view in views:
-        print(f"spool {view.path} of device {view.device}: " + ("" if view.waits else "nothing waits"))
+        print(f"spool {view.path} of device {view.device}: {'these wait' if view.waits else 'nothing waits'}")
         for epoch in view.epochs:
             if epoch.batches or epoch.skips:
                 print(

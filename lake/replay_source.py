@@ -3,7 +3,7 @@
 It has the shape of `edge_agent/replay/source.py`'s Source; positions are numbers of rows, and every digest is the
 SHA-256 of the whole file, since Parquet files are not appended to.
 
-**Delivery**: rows come in the order of the file; reading changes nothing. **Bounds**: BATCH_ROWS rows in memory at once.
+**Delivery**: rows come in the order of the file; reading changes nothing. **Bounds**: BATCH_ROWS rows in memory.
 """
 
 from __future__ import annotations

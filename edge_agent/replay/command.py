@@ -100,7 +100,8 @@ def _device(arguments: argparse.Namespace, settings: AgentSettings) -> str:
     if arguments.device is None and not settings.device and not arguments.device_column:
         raise SettingsError("whose readings are these? Give --device NAME, or --device-column COLUMN")
     try:
-        return check_device(settings.device if arguments.device is None else arguments.device or default_device())
+        name = settings.device or default_device() if arguments.device is None else arguments.device
+        return check_device(name)
     except RejectError as error:
         raise SettingsError(f"--device: {error}") from None
 
@@ -145,7 +146,10 @@ def _summary(replay: Replay, options: ReplayOptions) -> str:
     name = Path(options.file).name
     whose = f"{result.devices} devices" if options.device_column else f"device {options.device}"
     if result.found_sent and not (result.rows or result.dead_letters):
-        return f"{name} was sent before, for {whose}; nothing is new in it (--again sends it once more)"
+        text = f"{name} was sent before, for {whose}; nothing is new in it (--again sends it once more)"
+        if result.batches_waited:
+            text += f"; {result.batches_waited:,} batches that waited from then are durable in the log now"
+        return text
     text = (
         f"replayed {name} for {whose}: {result.rows:,} rows, {result.readings:,} readings, "
         f"{result.dead_letters:,} dead letters, durable in the log after {seconds:.1f} s"

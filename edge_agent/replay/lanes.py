@@ -48,6 +48,8 @@ class Lane:
         self.gathering: Gathering | None = None
         self.sent = 0
         """Rows up to here are in the spool already, from an earlier run."""
+        self.seen = False
+        """Whether the file has a row of this device."""
         self.under_way = False
         self.refused = ""
         self._started = False
@@ -113,23 +115,27 @@ class Lanes:
 
     def open(self, device: str) -> Lane:
         """Open a device's spool, in a folder of its own. StopError: in use, another device's, damaged."""
-        settings, generator = self._settings, random.SystemRandom()
+        settings = self._settings
         spool = Spool(
             self._directory / device, device,
             # Nothing may be dropped: a replay can wait.
             SpoolSettings(settings.spool_bytes_max, "reject", settings.compress, settings.ledger),
             self._clock, random_32=lambda: secrets.randbits(32),
         )  # fmt: skip
+        lane = self._open[device] = Lane(device, spool, self.sender_of(spool))
+        return lane
+
+    def sender_of(self, spool: Spool) -> Sender:
+        """The sender of a spool that was opened, not started."""
+        settings, generator = self._settings, random.SystemRandom()
         uplink = Uplink(
             UplinkSettings(settings.unacked_bytes_max, settings.stall_s), generator,
             lambda: secrets.token_bytes(watermarks.NONCE_BYTES),
         )  # fmt: skip
-        sender = Sender(
+        return Sender(
             spool, uplink, Reconnect(self._endpoints, settings.balancing, generator),
-            connect=Connector(settings, device), clock=self._clock, answer=self._answered,
+            connect=Connector(settings, spool.device), clock=self._clock, answer=self._answered,
         )  # fmt: skip
-        lane = self._open[device] = Lane(device, spool, sender)
-        return lane
 
     def close(self, lane: Lane) -> None:
         """Close one lane."""

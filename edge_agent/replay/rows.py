@@ -72,9 +72,12 @@ class Choice:
     left_out: tuple[str, ...]
 
 
-def choose_columns(source: Source, others: Sequence[str], wanted: Sequence[str], where: str) -> Choice:
+def choose_columns(
+    source: Source, others: Sequence[str], wanted: Sequence[str], read_time: TimeReader, where: str
+) -> Choice:
     """The columns that become readings: `wanted`, or each in whose sample at least half of the cells that are not empty
-    are numbers. `others` (time, device) must be there and never are. StopError names the columns there are."""
+    are numbers. `others` (time, device) must be there and never are. StopError names the columns there are; so it does
+    for a column of which no cell of the sample is what it should be, since then all rows would be dead letters."""
     known = source.columns()
     for name in (*others, *wanted):
         if name not in known:
@@ -86,17 +89,20 @@ def choose_columns(source: Source, others: Sequence[str], wanted: Sequence[str],
             )
     doubled = set(wanted) & set(others)
     if doubled:
-        raise StopError(f"--columns: {quoted(sorted(doubled)[0])} is already the time or the device")
+        raise StopError(f"--columns: {quoted(min(doubled))} is already the time or the device")
     rest = [name for name in known if name not in others]
+    sample = [cells for cells in source.sample() if cells is not None]
+    if not sample:
+        raise StopError(
+            f"{where} has a header but no row that can be read; are delimiter and format right? "
+            f"The columns are: {', '.join(known[:20])}"
+        )
+    _check_times([cells[known.index(others[0])] for cells in sample], read_time, others[0], where)
     if wanted:
         columns = tuple(dict.fromkeys(wanted))
+        for name in columns:
+            _check_has_numbers([cells[known.index(name)] for cells in sample], name, where)
     else:
-        sample = [cells for cells in source.sample() if cells is not None]
-        if not sample:
-            raise StopError(
-                f"{where} has a header but no row that can be read; are delimiter and format right? "
-                f"The columns are: {', '.join(known[:20])}"
-            )
         numeric = {name for at, name in enumerate(known) if name and _is_numeric([cells[at] for cells in sample])}
         columns = tuple(name for name in rest if name in numeric)
     if not columns:
@@ -106,6 +112,38 @@ def choose_columns(source: Source, others: Sequence[str], wanted: Sequence[str],
         )
     _check_names(columns, known, where)
     return Choice(columns, tuple(name for name in rest if name not in columns))
+
+
+def _check_times(cells: Sequence[object], read_time: TimeReader, name: str, where: str) -> None:
+    reason = ""
+    for cell in cells:
+        try:
+            read_time(cell)
+        except ValueError as error:
+            reason = reason or str(error)
+        else:
+            return
+    raise StopError(
+        f"--time: column {quoted(name)} of {where} has no time in its first {len(cells)} rows: {reason}; name the "
+        "column of the times, as ISO 8601 or as numbers since 1970"
+    )
+
+
+def _check_has_numbers(cells: Sequence[object], name: str, where: str) -> None:
+    reason = ""
+    for cell in cells:
+        try:
+            if number(cell) is not None:
+                return
+        except ValueError as error:
+            reason = reason or str(error)
+    if reason:
+        raise StopError(f"--columns: {quoted(name)} of {where} has no number in its first {len(cells)} rows: {reason}")
+
+
+def _check_single(name: str, known: Sequence[str], where: str) -> None:
+    if known.count(name) > 1:
+        raise StopError(f"{where} has {known.count(name)} columns named {quoted(name)}; give each a name of its own")
 
 
 def _check_names(columns: Sequence[str], known: Sequence[str], where: str) -> None:

@@ -5,12 +5,12 @@
     3. read the rows behind the positions, gather them by device, hand full units to the lanes
     4. wait until all lanes are drained
 
-With a device column each device has a lane of its own. Its position says up to where its own rows were sent, so the file
-is read from its beginning, and the rows at or below the position are passed over. Of more than LANES_MAX devices the
-others wait for the next pass over the file. Rows that cannot be read are dead letters of --device.
+With a device column each device has a lane of its own. Its position says up to where its own rows were sent, so the
+file is read from its beginning, and the rows at or below the position are passed over. Of more than LANES_MAX devices
+the others wait for the next pass over the file. Rows that cannot be read are dead letters of --device.
 
-**Delivery**: a row is in the spool in the same transaction as the position behind it, so after a crash at any moment the
-next run sends exactly the rest. **Bounds**: LANES_MAX devices at once, DEVICES_MAX in a file.
+**Delivery**: a row is in the spool in the same transaction as the position behind it, so after a crash at any moment
+the next run sends exactly the rest. **Bounds**: LANES_MAX devices at once, DEVICES_MAX in a file.
 """
 
 from __future__ import annotations
@@ -74,25 +74,30 @@ class ReplayOptions:
 
 @dataclass(slots=True)
 class Result:
-    """What a run did. `found_sent`: whether the file, or its beginning, was sent by an earlier run."""
+    """What a run did. `found_sent`: whether the file, or its beginning, was sent by an earlier run;
+    `batches_waited`: how many were in the spools from earlier runs."""
 
     rows: int = 0
     readings: int = 0
     dead_letters: int = 0
     devices: int = 0
+    batches_waited: int = 0
     found_sent: bool = False
 
 
 class Replay:
     """See the module; `run` in the main thread."""
 
-    def __init__(self, options: ReplayOptions, settings: AgentSettings, clock: Clock) -> None:
-        """Check the options and the file. StopError says what a person has to do."""
+    def __init__(
+        self, options: ReplayOptions, settings: AgentSettings, clock: Clock, lanes: Lanes | None = None
+    ) -> None:
+        """Check the options and the file. StopError says what a person has to do. `lanes`: others than the real ones,
+        for tests."""
         self._options = options
         self._clock = clock
         self.result = Result()
         read_time = time_reader(options.time_unit, zone_of(options.timezone))
-        self._lanes = Lanes(options.directory, settings, options.timeout_s, clock)
+        self._lanes = lanes or Lanes(options.directory, settings, options.timeout_s, clock)
         self._source: Source = open_source(options.file, options.format, options.delimiter, options.time)
         self._others = [name for name in (options.time, options.device_column) if name]
         self._read_time = read_time
@@ -113,6 +118,8 @@ class Replay:
             self._join(self._home)
             if self._options.again:
                 self._again(match)
+            if not self._home.spool.drained:
+                self._home.start()
             self._passes()
             crash_point("replay.finished")
         finally:
@@ -152,7 +159,7 @@ class Replay:
     def _choose(self, match: Match | None) -> None:
         """Choose the columns; a file that is known keeps those that it had, whatever has been added to it since."""
         wanted = self._options.columns if match is None else match.remembered.columns
-        choice = choose_columns(self._source, self._others, wanted, self._options.file)
+        choice = choose_columns(self._source, self._others, wanted, self._read_time, self._options.file)
         self._columns = choice.columns
         self._selected = (*self._others, *choice.columns)
         self._reader = RowReader(self._read_time, choice.columns, with_device=bool(self._options.device_column))
@@ -163,7 +170,8 @@ class Replay:
         if len(choice.columns) > 20:
             text += f" and {len(choice.columns) - 20} more"
         if choice.left_out:
-            text += f"; left out (no numbers, or not chosen): {', '.join(name or '(no name)' for name in choice.left_out[:20])}"
+            names = ", ".join(name or "(no name)" for name in choice.left_out[:20])
+            text += f"; left out (no numbers, or not chosen): {names}"
         self.progress.say(text)
 
     def _join(self, lane: Lane) -> None:
@@ -171,8 +179,8 @@ class Replay:
         position = self._position(lane.device)
         lane.position, lane.sent = position, position.sent
         lane.gathering = Gathering(self._columns)
-        self.result.devices += 1
         self.result.found_sent |= lane.sent > 0
+        self.result.batches_waited += lane.spool.batches
 
     def _position(self, device: str) -> Position:
         return Position(
@@ -247,6 +255,9 @@ class Replay:
             lane = self._lanes.find(device) if device else self._home
             if lane is None and device not in done and device not in later:
                 lane = self._new_lane(device, done, later)
+            if lane is not None and not lane.seen:
+                lane.seen = True
+                self.result.devices += 1
             if lane is None or row.end <= lane.sent:
                 continue
             self._pace_to(ts_us)

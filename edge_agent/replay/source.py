@@ -40,8 +40,9 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Row(NamedTuple):
-    """One row: `end` is the position behind it, `line` its first line (or row), from 1. `cells` are the selected columns
-    in order (text, number, date, None), or None when it cannot be read: `reason` then says why. `text` is what it was."""
+    """One row: `end` is the position behind it, `line` its first line (or row), from 1. `cells` are the selected
+    columns in order (text, number, date, None), or None when it cannot be read: `reason` then says why. `text` is what
+    it was."""
 
     end: int
     line: int
@@ -101,8 +102,8 @@ def format_of(path: Path, wanted: str) -> str:
     return found
 
 
-def _checked(path: Path, kind: str) -> None:
-    """Refuse what is no file of this kind, before anything reads it."""
+def _check_file(path: Path) -> None:
+    """StopError for what is no file with something in it."""
     try:
         mode = path.stat()
     except FileNotFoundError:
@@ -115,6 +116,10 @@ def _checked(path: Path, kind: str) -> None:
         raise StopError(f"{path} is no regular file; a replay reads its file again after a crash: save it first")
     if mode.st_size == 0:
         raise StopError(f"file {path} is empty; there is nothing to replay")
+
+
+def _check_start(path: Path, kind: str) -> None:
+    """StopError for a file that is of another kind by its first bytes."""
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -150,8 +155,9 @@ def open_source(name: str, wanted_format: str = "", delimiter: str = "", hint: s
             "file first"
         )
     path = Path(name)
+    _check_file(path)
     kind = format_of(path, wanted_format)
-    _checked(path, kind)
+    _check_start(path, kind)
     if delimiter and kind != "csv":
         raise StopError(f"--delimiter is for CSV files; {path} is read as {kind}")
     module, found = FORMATS[kind]

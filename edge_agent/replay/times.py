@@ -114,7 +114,9 @@ def unit_of(number: float) -> str:
     return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
 
 
-def _of_number(number: int | float, unit: str) -> int:
+def _of_number(number: float, unit: str) -> int:
+    if isinstance(number, int) and number.bit_length() > 128:
+        raise ValueError(f"time {quoted(number)} is outside the years 1 to 9999")
     if not math.isfinite(number):
         raise ValueError(f"time {number} is not finite")
     if unit == "auto":
