@@ -99,5 +99,16 @@ def _values(column: Any) -> list[object]:
         column = column.cast(pa.timestamp("us", kind.tz), safe=False)
     elif pa.types.is_decimal(kind):
         column = column.cast(pa.float64(), safe=False)
-    found: list[object] = column.to_pylist()
+    try:
+        found: list[object] = column.to_pylist()
+    except (ValueError, OverflowError):
+        # A time outside Python's years: as text, which the reader of times refuses with its row.
+        found = [_text_or_value(value) for value in column]
     return found
+
+
+def _text_or_value(value: Any) -> object:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return f"{value.value} {value.type}"

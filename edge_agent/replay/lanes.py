@@ -115,15 +115,26 @@ class Lanes:
 
     def open(self, device: str) -> Lane:
         """Open a device's spool, in a folder of its own. StopError: in use, another device's, damaged."""
+        spool = self._spool(device)
+        lane = self._open[device] = Lane(device, spool, self.sender_of(spool))
+        return lane
+
+    def write(self, device: str, properties: Mapping[str, str | None]) -> None:
+        """Write properties into the spool of a device that has no lane any more."""
+        spool = self._spool(device)
+        try:
+            spool.write_properties(properties)
+        finally:
+            spool.close()
+
+    def _spool(self, device: str) -> Spool:
         settings = self._settings
-        spool = Spool(
+        return Spool(
             self._directory / device, device,
             # Nothing may be dropped: a replay can wait.
             SpoolSettings(settings.spool_bytes_max, "reject", settings.compress, settings.ledger),
             self._clock, random_32=lambda: secrets.randbits(32),
         )  # fmt: skip
-        lane = self._open[device] = Lane(device, spool, self.sender_of(spool))
-        return lane
 
     def sender_of(self, spool: Spool) -> Sender:
         """The sender of a spool that was opened, not started."""

@@ -4,9 +4,10 @@ A file is known by what is in it: an offset and the digest of everything before 
 same, one that has grown goes on at its old end, and one whose beginning changed is another. Options that change rows
 belong to the name of the property. `docs/formats/spool.md` has the format.
 
-    sent     rows up to here are in this spool, in this round
-    round    1; `--again` begins the next, once all rows of the last one were sent. The spool of `--device` says which
-             round it is for all devices of the file; a device's position of an earlier round counts as 0
+    sent      rows up to here are in this spool, in this round
+    round     1; `--again` begins the next, once the last one is finished. The spool of `--device` says which round it
+              is for all devices of the file; a device's position of an earlier round counts as 0
+    finished  the last round of which everything was durable in the log when the command ended
 
 **Delivery**: pure; what `Position.properties` returns has to go into the transaction of the rows that it counts.
 **Bounds**: REMEMBERED_MAX files a spool, the longest unused is forgotten first (and would be sent again); EARLIER_MAX
@@ -45,6 +46,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     earlier: tuple[End, ...] = ()
     sent: int
     round: int = 1
+    finished: int = 0
     columns: tuple[str, ...]
     used_us: int
 
@@ -129,7 +131,7 @@ class Position:
         offset, digest = ends[-1] if ends else (0, "")
         self._remembered = Remembered(
             offset=offset, digest=digest, earlier=tuple(ends[-EARLIER_MAX:]), sent=self.sent, round=round,
-            columns=columns, used_us=0,
+            finished=0 if match is None else match.remembered.finished, columns=columns, used_us=0,
         )  # fmt: skip
 
     def properties(self, sent: int, digest: str, used_us: int) -> dict[str, str | None]:
@@ -140,14 +142,21 @@ class Position:
         self._remembered = now
         return {**self._forget, self._name: msgspec.json.encode(now).decode()}
 
-    def begin_round(self, end: End, round: int, used_us: int) -> dict[str, str | None]:
-        """What to write so that all rows up to `end` are to be sent once more, by all devices of the file."""
+    @property
+    def finished(self) -> bool:
+        """Whether its round is finished."""
+        return self._remembered.finished >= self._remembered.round
+
+    def begin_round(self, used_us: int) -> dict[str, str | None]:
+        """What to write so that all rows are to be sent once more, by all devices of the file."""
         self.sent = 0
-        now = self._remembered
-        if end[0] >= now.offset:
-            now = msgspec.structs.replace(now, offset=end[0], digest=end[1])
-        self._remembered = msgspec.structs.replace(now, sent=0, round=round, used_us=used_us)
-        return {**self._forget, self._name: msgspec.json.encode(self._remembered).decode()}
+        self._remembered = msgspec.structs.replace(self._remembered, round=self._remembered.round + 1)
+        return self.properties(0, "", used_us)
+
+    def finish(self, end: End, used_us: int) -> dict[str, str | None]:
+        """What to write when everything up to `end` is durable in the log, for all devices of the file."""
+        self._remembered = msgspec.structs.replace(self._remembered, finished=self._remembered.round)
+        return self.properties(*end, used_us)
 
 
 def offsets(remembered: Iterable[Remembered]) -> set[int]:

@@ -1,9 +1,9 @@
 """One run of `edgewater agent replay`: from the file to the log, or to where the same command goes on.
 
     1. open the file and the spool of --device; find the file among those that the spools remember
-    2. with --again, when nothing is left of the last round: begin the next one
+    2. with --again, when the last round is finished: begin the next one
     3. read the rows behind the positions, gather them by device, hand full units to the lanes
-    4. wait until all lanes are drained
+    4. wait until all lanes are drained, and remember that the round is finished
 
 With a device column each device has a lane of its own. Its position says up to where its own rows were sent, so the
 file is read from its beginning, and the rows at or below the position are passed over. Of more than LANES_MAX devices
@@ -15,6 +15,7 @@ the next run sends exactly the rest. **Bounds**: LANES_MAX devices at once, DEVI
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pathlib import Path
 from edge_agent.agent_settings import AgentSettings
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.crash import crash_point
-from edge_agent.contract.errors import StopError
+from edge_agent.contract.errors import EdgewaterError, StopError
 from edge_agent.spool_view import read_properties, spool_folders
 
 from .lanes import Lane, Lanes
@@ -121,7 +122,7 @@ class Replay:
             if not self._home.spool.drained:
                 self._home.start()
             self._passes()
-            crash_point("replay.finished")
+            self._finish()
         finally:
             self.progress.clear()
             self._source.close()
@@ -191,34 +192,18 @@ class Replay:
     # -- 2. again ----------------------------------------------------------------------------------------------
 
     def _again(self, match: Match | None) -> None:
-        """Begin the next round, when the last one was sent to its end; it goes on otherwise."""
-        if match is None:
+        """Begin the next round, when the last one is finished; otherwise that one goes on."""
+        position = self._home.position
+        if match is None or position is None:
             return
-        if self._is_left():
-            self.progress.say("--again: the last replay of this file had not come to its end and goes on first")
+        if not position.finished:
+            self.progress.say("--again: the last replay of this file had not come to its end; it goes on first")
             return
         self._round += 1
-        position = self._home.position
-        assert position is not None, "it was joined"
-        self._home.spool.write_properties(position.begin_round(match.end, self._round, self._clock.time_us()))
+        self._home.spool.write_properties(position.begin_round(self._clock.time_us()))
         self._home.sent = 0
         self.result.found_sent = False
         crash_point("replay.again")
-
-    def _is_left(self) -> bool:
-        """Whether a row of the file was not sent in this round."""
-        sent = {self._options.device: self._home.sent}
-        for row in self._source.rows(self._selected, self._start()):
-            try:
-                _, device, values = self._reader.read(row)
-            except ValueError:
-                device, values = self._options.device, [0.0]
-            device = device or self._options.device
-            if device not in sent:
-                sent[device] = self._position(device).sent
-            if row.end > sent[device] and any(value is not None for value in values):
-                return True
-        return False
 
     def _start(self) -> int:
         """The position from which on there may be rows to send."""
@@ -336,6 +321,17 @@ class Replay:
             for lane in self._lanes.all():
                 self._flush(lane)
         self._wait(lambda: self._clock.monotonic_s() >= due_s)
+
+    def _finish(self) -> None:
+        """Remember that the round is finished. Only `--again` asks for it, so where it cannot be written the worst is
+        that the next `--again` finds nothing to do."""
+        position, end = self._home.position, self._source.end()
+        for lane in self._lanes.all():
+            self._lanes.close(lane)
+        crash_point("replay.finished")
+        if position is not None:
+            with contextlib.suppress(EdgewaterError):
+                self._lanes.write(self._options.device, position.finish(end, self._clock.time_us()))
 
     # -- 4. wait -----------------------------------------------------------------------------------------------
 

@@ -72,11 +72,11 @@ def time_reader(unit: str, zone: tzinfo) -> TimeReader:
 
     def read(cell: object) -> int:
         if isinstance(cell, str):
-            return _of_text(cell, unit, of_datetime)
+            return _in_range(_of_text(cell, unit, of_datetime), cell)
         if isinstance(cell, (int, float)) and not isinstance(cell, bool):
-            return _of_number(cell, unit)
+            return _in_range(_of_number(cell, unit), cell)
         if isinstance(cell, datetime):
-            return of_datetime(cell)
+            return _in_range(of_datetime(cell), cell)
         if isinstance(cell, date):
             return of_datetime(datetime.combine(cell, time()))
         if cell is None:
@@ -84,6 +84,12 @@ def time_reader(unit: str, zone: tzinfo) -> TimeReader:
         raise ValueError(f"time {quoted(cell)} is neither text nor a number")
 
     return read
+
+
+def _in_range(us: int, cell: object) -> int:
+    if not _MIN_US <= us <= _MAX_US:
+        raise ValueError(f"time {quoted(cell)} is outside the years 1 to 9999")
+    return us
 
 
 def _of_text(cell: str, unit: str, of_datetime: Callable[[datetime], int]) -> int:
@@ -115,18 +121,10 @@ def unit_of(number: float) -> str:
 
 
 def _of_number(number: float, unit: str) -> int:
-    if isinstance(number, int) and number.bit_length() > 128:
-        raise ValueError(f"time {quoted(number)} is outside the years 1 to 9999")
-    if not math.isfinite(number):
+    if isinstance(number, float) and not math.isfinite(number):
         raise ValueError(f"time {number} is not finite")
     if unit == "auto":
         unit = unit_of(number)
     if unit == "ns":
-        us = int(number // 1000)
-    elif isinstance(number, int):
-        us = number * TIME_UNITS[unit]
-    else:
-        us = round(number * TIME_UNITS[unit])
-    if not _MIN_US <= us <= _MAX_US:
-        raise ValueError(f"time {number} in {unit} is outside the years 1 to 9999")
-    return us
+        return int(number // 1000)
+    return round(number * TIME_UNITS[unit])
