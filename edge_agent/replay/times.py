@@ -15,7 +15,6 @@ forward, counts by the offset before the change (02:30 becomes 03:30): PEP 495 w
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
@@ -26,6 +25,8 @@ __all__ = ["TIME_UNITS", "TimeReader", "time_reader", "zone_of"]
 TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
 """Unit -> microseconds; a nanosecond is 1/1000."""
 TIME_CHARACTERS_MAX = 64
+_NUMBER_MAX = 1 << 100
+"""Beyond any time in nanoseconds, and still an exact float. NaN is not below it either."""
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - subtracted from naive times, which are UTC here
 _EPOCH_AWARE = _EPOCH.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -121,8 +122,8 @@ def unit_of(number: float) -> str:
 
 
 def _of_number(number: float, unit: str) -> int:
-    if isinstance(number, float) and not math.isfinite(number):
-        raise ValueError(f"time {number} is not finite")
+    if not abs(number) < _NUMBER_MAX:
+        raise ValueError(f"time {quoted(number)} is not finite, or outside the years 1 to 9999")
     if unit == "auto":
         unit = unit_of(number)
     if unit == "ns":

@@ -7,6 +7,7 @@ would hold after kill -9 (tests/integration kills real processes). **Bounds**: s
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,7 +121,7 @@ def columns_of(message: bytes) -> tuple[wire.Header, dict[str, Any]]:
 
 def _texts(column: Any) -> list[str]:
     if column.type == "dictionary":
-        codes = memoryview(column.buffers[0]).cast({1: "B", 2: "h", 4: "i"}[column.width])
+        codes = array({1: "B", 2: "h", 4: "i"}[column.width], column.buffers[0])
         return [column.names[code] for code in codes]
     ends = memoryview(column.buffers[0]).cast("i").tolist()
     return [column.buffers[1][start:end].decode() for start, end in itertools.pairwise(ends)]
