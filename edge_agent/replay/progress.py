@@ -80,11 +80,18 @@ class Progress:
     def _text(self, batches: int, trouble: str) -> str:
         share = min(1.0, self.end / self._size)
         rate = self.rows / max(self.seconds, 0.001)
-        parts = [f"{share:4.0%}", f"{self.rows:,} rows", f"{rate:,.0f} rows/s"]
+        parts = [f"{share:4.0%}", f"{self.rows:,} rows"]
+        if not trouble:
+            parts.append(f"{rate:,.0f} rows/s")
         if batches:
             parts.append(f"{batches} batches wait for the log")
         if trouble:
             parts.append(trouble)
+        text = ", ".join(parts)
+        if not self._bar:
+            return f"{self._name}: {text}"
+        if trouble:
+            # The line is short: what troubles it is more than the bar.
+            return text
         filled = round(share * _BAR_CHARACTERS)
-        bar = f"[{'#' * filled}{'.' * (_BAR_CHARACTERS - filled)}] " if self._bar else f"{self._name}: "
-        return bar + ", ".join(parts)
+        return f"[{'#' * filled}{'.' * (_BAR_CHARACTERS - filled)}] {text}"

@@ -156,7 +156,7 @@ def test_a_file_arrives_once(tmp_path: Path, embedded_mqtt: Any, responder: Wate
 def test_a_crash_at_any_point_loses_and_doubles_nothing(
     tmp_path: Path, embedded_mqtt: Any, responder: WatermarkResponder, options: tuple[str, ...]
 ) -> None:
-    """Killed before or after a commit, a send, a trim, one after the other; in the end, and after --again, all is right."""
+    """Killed before or after a commit, a send, a trim, one after the other; and again with --again."""
     file = tmp_path / "data.csv"
     whose = (lambda readings: readings) if options else of_one
     expected = whose(write_csv(file))
