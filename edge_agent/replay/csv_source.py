@@ -12,6 +12,7 @@ in: reading goes on with the next line, instead of swallowing what follows.
 from __future__ import annotations
 
 import csv
+import io
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -80,7 +81,8 @@ class CsvSource:
     def _parsed(self, text: str) -> list[str] | None:
         """The cells of a record; None while a quoted cell has no end. csv.Error: it is no record."""
         try:
-            return next(csv.reader([*text.splitlines(keepends=True)], delimiter=self._delimiter, strict=True), [])
+            lines = io.StringIO(text, newline="")
+            return next(csv.reader(lines, delimiter=self._delimiter, strict=True), [])
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 return None
@@ -130,7 +132,7 @@ class CsvSource:
                     cells, data = self._quoted(line)
                 else:
                     text = data.decode().rstrip("\r\n")
-                    if not text.strip():
+                    if not text.strip() and delimiter not in text:
                         continue
                     cells = text.split(delimiter)
             except UnicodeDecodeError as error:

@@ -206,7 +206,9 @@ class Lanes:
     def _stalled(self, lane: Lane) -> str:
         status = lane.sender.status
         url = status.connected_url or ", ".join(endpoint.url.rpartition("@")[2] for endpoint in self._endpoints)
-        if status.session_answered:
+        if status.session_answered and lane.under_way and status.last_error:
+            reason = status.last_error
+        elif status.session_answered:
             reason = f"the bridge behind {url} answers, but nothing became durable in the log; look at its output"
         elif status.connected_url:
             reason = f"the broker {url} takes messages, but no bridge answers there; start it: edgewater bridge run"

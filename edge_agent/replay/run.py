@@ -123,12 +123,21 @@ class Replay:
                 self._home.start()
             self._passes()
             self._finish()
-        finally:
+        except KeyboardInterrupt:
+            # The process ends now; closing a connection may take as long as a network is slow.
             self.progress.clear()
-            self._source.close()
-            for lane in self._lanes.all():
-                self._lanes.close(lane)
+            raise
+        except BaseException:
+            self._close()
+            raise
+        self._close()
         return self.result
+
+    def _close(self) -> None:
+        self.progress.clear()
+        self._source.close()
+        for lane in self._lanes.all():
+            self._lanes.close(lane)
 
     # -- 1. what was sent before -------------------------------------------------------------------------------
 
@@ -138,7 +147,7 @@ class Replay:
         found = {home: self._home.spool.properties(PREFIX)}
         if self._options.device_column:
             for folder in spool_folders(self._options.directory):
-                if folder.name != home:
+                if folder not in (self._options.directory, self._options.directory / home):
                     found[folder.name] = read_properties(folder, PREFIX)
         self._known = {
             device: decoded(properties, self._options.directory / device) for device, properties in found.items()

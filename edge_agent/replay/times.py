@@ -100,7 +100,7 @@ def _of_text(cell: str, unit: str, of_datetime: Callable[[datetime], int]) -> in
     if len(text) > TIME_CHARACTERS_MAX:
         raise ValueError(f"time {quoted(cell)} has more than {TIME_CHARACTERS_MAX} characters")
     # Digits alone are a number, also where ISO 8601 would see a date in them.
-    if text.lstrip("-").isdecimal():
+    if text.removeprefix("-").isdecimal():
         return _of_number(int(text), unit)
     try:
         return of_datetime(datetime.fromisoformat(text))

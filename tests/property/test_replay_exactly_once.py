@@ -22,9 +22,9 @@ ROWS = st.lists(
         st.sampled_from(["bad", 'x,"', "", "1,p,x,1", "1,a/b,1,1", ",p,1,1"]),
     ),
     min_size=1,
-    max_size=40,
+    max_size=30,
 )
-DEATHS = st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=4)
+DEATHS = st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=3)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,7 +63,7 @@ def by_device(readings: list[Reading]) -> dict[str, list[Reading]]:
     return {device: [each for each in readings if each[0] == device] for device in {each[0] for each in readings}}
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows=ROWS, deaths=DEATHS, with_device=st.booleans(), cut=st.integers(0, 40), again=st.booleans())
 def test_each_row_once(
     rows: list[object], deaths: list[tuple[int, bool]], with_device: bool, cut: int, again: bool

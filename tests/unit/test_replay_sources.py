@@ -72,6 +72,13 @@ def test_quoted_cells(tmp_path: Path) -> None:
     assert readable(rows(source)) == [(2, "1", 'x, "y"'), (3, "2", "two\nlines"), (5, "3", '5" pipe'), (6, "4", "z")]
 
 
+def test_line_separators_of_unicode_end_no_row(tmp_path: Path) -> None:
+    """Only LF ends a line; a row of empty cells is a row, also when TAB stands between them."""
+    source = opened(tmp_path, 't,a\n1,"x\u2028y"\n2,x\u2028\x0by\n"3",\x1cz\n')
+    assert readable(rows(source)) == [(2, "1", "x\u2028y"), (3, "2", "x\u2028\x0by"), (4, "3", "\x1cz")]
+    assert readable(rows(opened(tmp_path, "t\ta\n\t\n \n1\t2\n"))) == [(2, "", ""), (4, "1", "2")]
+
+
 def test_a_quote_without_an_end_spoils_its_line_only(tmp_path: Path) -> None:
     """The rows behind an opened quote are read, whether another quote follows far below or none at all."""
     body = "".join(f"{number},{number}\n" for number in range(10))

@@ -56,6 +56,7 @@ def test_times_are_understood(cell: object, us: int) -> None:
         "nan",
         "inf",
         "1_000",
+        "--5",
         "9" * 70,
         "x" * 100,
         None,
