@@ -54,6 +54,14 @@ class ParquetSource:
         """Its columns, in order."""
         return self._columns
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a column."""
+        return name in self._columns
+
+    def late_columns(self) -> list[str]:
+        """None: every column is in the file's schema."""
+        return []
+
     def sample(self) -> list[Sequence[object] | None]:
         """The cells of its first rows."""
         batch = next(self._file.iter_batches(batch_size=_SAMPLE_ROWS))

@@ -92,6 +92,14 @@ class CsvSource:
         """The header's names, in order."""
         return self._columns
 
+    def has(self, name: str) -> bool:
+        """Whether the header has it."""
+        return name in self._columns
+
+    def late_columns(self) -> list[str]:
+        """None: every column is in the header."""
+        return []
+
     def sample(self) -> list[Sequence[object] | None]:
         """The cells of its first rows; StopError when they are not UTF-8."""
         rows = list(islice(self._rows(list, 0), SAMPLE_ROWS))

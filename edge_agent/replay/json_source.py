@@ -19,7 +19,7 @@ from edge_agent.contract.errors import StopError
 
 from .csv_source import unreadable, utf8
 from .lines import BOM, Lines
-from .source import LINE_BYTES_MAX, SAMPLE_ROWS, Row
+from .source import LATE_COLUMNS_MAX, LINE_BYTES_MAX, SAMPLE_ROWS, Row
 
 __all__ = ["JsonSource"]
 
@@ -32,6 +32,7 @@ class JsonSource:
     def __init__(self, path: Path, _delimiter: str, _hint: str) -> None:
         self._path = path
         self._lines = Lines(path)
+        self._late: dict[str, None] = {}
         self.size = self._lines.size
         try:
             self._sample = self._read_sample()
@@ -69,6 +70,16 @@ class JsonSource:
         """The keys of the first rows."""
         return self._columns
 
+    def has(self, name: str) -> bool:
+        """Whether a row of the first ones has that key, or any other: then the file is searched for it."""
+        if name not in self._columns and any(name in found for _, found in self._objects(0) if found is not None):
+            self._columns.append(name)
+        return name in self._columns
+
+    def late_columns(self) -> list[str]:
+        """Keys that none of the first rows had."""
+        return list(self._late)
+
     def sample(self) -> list[Sequence[object] | None]:
         """The values of the first rows."""
         return [None if found is None else [found.get(name) for name in self._columns] for found in self._sample]
@@ -83,10 +94,13 @@ class JsonSource:
 
     def rows(self, selected: Sequence[str], after: int) -> Iterator[Row]:
         """The selected values of each row from `after` on."""
+        known = frozenset(self._columns)
         for row, found in self._objects(after):
             if found is None:
                 yield row
             else:
+                if not known.issuperset(found) and len(self._late) < LATE_COLUMNS_MAX:
+                    self._late.update(dict.fromkeys(name for name in found if name not in known))
                 yield row._replace(cells=[found.get(name) for name in selected])
 
     def _objects(self, after: int) -> Iterator[tuple[Row, dict[str, Any] | None]]:

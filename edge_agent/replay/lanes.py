@@ -35,6 +35,8 @@ from .unit import Gathering
 __all__ = ["Lane", "Lanes"]
 
 _POLL_S = 0.02
+_QUIET_S = 1.5
+"""A connection takes a moment; only then its absence is worth a word."""
 
 
 class Lane:
@@ -197,10 +199,12 @@ class Lanes:
 
     def trouble(self) -> str:
         """What keeps the first lane that waits from going on, in a few words; empty when nothing is known."""
+        if self._clock.monotonic_s() - self._progress_at_s < _QUIET_S:
+            return ""
         for lane in self._open.values():
             status = lane.sender.status
             if not lane.drained and not status.session_answered:
-                return "no bridge answers" if status.connected_url else status.last_error
+                return "no bridge answers" if status.connected_url else status.last_error or "no answer yet"
         return ""
 
     def _stalled(self, lane: Lane) -> str:

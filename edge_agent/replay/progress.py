@@ -84,7 +84,7 @@ class Progress:
         if not trouble:
             parts.append(f"{rate:,.0f} rows/s")
         if batches:
-            parts.append(f"{batches} batches wait for the log")
+            parts.append(f"{batches} batches wait")
         if trouble:
             parts.append(trouble)
         text = ", ".join(parts)

@@ -80,7 +80,7 @@ def choose_columns(
     for a column of which no cell of the sample is what it should be, since then all rows would be dead letters."""
     known = source.columns()
     for name in (*others, *wanted):
-        if name not in known:
+        if not source.has(name):
             option = ("--time", "--device-column")[others.index(name)] if name in others else "--columns"
             raise StopError(f"{option}: {where} has no column {quoted(name)}. {nearest(name, known)}")
         if known.count(name) > 1:

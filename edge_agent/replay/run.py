@@ -32,7 +32,7 @@ from .pace import Pace
 from .position import PREFIX, Match, Position, Remembered, decoded, longest, offsets, options_prefix
 from .progress import Progress
 from .rows import Choice, RowReader, choose_columns, row_text
-from .source import Row, Source, open_source
+from .source import SAMPLE_ROWS, Row, Source, open_source
 from .times import time_reader, zone_of
 from .unit import Gathering
 
@@ -335,6 +335,10 @@ class Replay:
         """Remember that the round is finished. Only `--again` asks for it, so where it cannot be written the worst is
         that the next `--again` finds nothing to do."""
         position, end = self._home.position, self._source.end()
+        late = self._source.late_columns()
+        if late:
+            names = ", ".join(late[:20])
+            self.progress.say(f"left out, since none of the first {SAMPLE_ROWS} rows has them: {names} (--columns)")
         for lane in self._lanes.all():
             self._lanes.close(lane)
         crash_point("replay.finished")

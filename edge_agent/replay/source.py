@@ -24,6 +24,7 @@ __all__ = ["FORMATS", "LINE_BYTES_MAX", "SAMPLE_ROWS", "Row", "Source", "nearest
 
 LINE_BYTES_MAX = limits.MIB
 SAMPLE_ROWS = 200
+LATE_COLUMNS_MAX = 20
 FORMATS = {
     "csv": ("edge_agent.replay.csv_source", "CsvSource"),
     "jsonl": ("edge_agent.replay.json_source", "JsonSource"),
@@ -59,6 +60,14 @@ class Source(Protocol):
 
     def columns(self) -> list[str]:
         """The names of its columns, in order."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column; one that is found only now is among `columns` from then on."""
+        ...
+
+    def late_columns(self) -> list[str]:
+        """Columns that `rows` met and that are not among `columns`, up to LATE_COLUMNS_MAX."""
         ...
 
     def sample(self) -> list[Sequence[object] | None]:

@@ -103,11 +103,11 @@ def test_the_display_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch
         text = stream.getvalue()
         assert ("\x1b" in text) is bar
         assert text.count("\n") == (1 if bar else 3)
-        assert " 60%, 600 rows, 3 batches wait for the log, no bridge answers" in text
+        assert " 60%, 600 rows, 3 batches wait, no bridge answers" in text
         if bar:
             assert f"[{'#' * 19}.....]  80%, 800 rows, 100 rows/s" in text
         else:
-            assert "data.csv:  30%, 300 rows, 100 rows/s, 3 batches wait for the log" in text
+            assert "data.csv:  30%, 300 rows, 100 rows/s, 3 batches wait" in text
 
 
 def test_unreadable_rows_are_printed_up_to_a_bound() -> None:

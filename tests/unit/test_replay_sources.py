@@ -154,6 +154,17 @@ def test_rows_of_json_lines(tmp_path: Path) -> None:
     assert "not JSON" in reasons(found)[4]
 
 
+def test_keys_that_come_late(tmp_path: Path) -> None:
+    """A key that none of the first rows has is noticed, and found when it is asked for by name."""
+    source = opened(tmp_path, '{"t": 1, "a": 1}\n' * 300 + '{"t": 1, "late": 2}\n', "data.jsonl")
+    assert source.columns() == ["t", "a"]
+    rows(source, "t", "a")
+    assert source.late_columns() == ["late"]
+    assert (source.has("never"), source.has("late")) == (False, True)
+    assert source.columns() == ["t", "a", "late"]
+    assert rows(source, "late")[-1].cells == [2]
+
+
 def test_rows_of_parquet(tmp_path: Path) -> None:
     """Times, numbers and text of a Parquet file; positions are rows, also inside a row group."""
     pa = pytest.importorskip("pyarrow")
