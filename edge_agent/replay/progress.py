@@ -14,6 +14,8 @@ from typing import TextIO
 
 from edge_agent.contract.clock import Clock
 
+from .source import printable
+
 __all__ = ["Progress"]
 
 SHOWN_S = 0.1
@@ -46,7 +48,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line; the bar comes back below it."""
         self.clear()
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def clear(self) -> None:
         """Take the bar away."""
@@ -87,7 +89,7 @@ class Progress:
             parts.append(f"{batches} batches wait")
         if trouble:
             parts.append(trouble)
-        text = ", ".join(parts)
+        text = printable(", ".join(parts))
         if not self._bar:
             return f"{self._name}: {text}"
         if trouble:

@@ -17,7 +17,7 @@ from edge_agent.contract.names import check_device
 from edge_agent.contract.streams import DEAD_LETTER_CHARACTERS_MAX
 
 from .lines import shown
-from .source import Row, Source, nearest
+from .source import Row, Source, listed, nearest
 from .times import TimeReader
 
 __all__ = ["Choice", "RowReader", "choose_columns", "number", "row_text"]
@@ -95,7 +95,7 @@ def choose_columns(
     if not sample:
         raise StopError(
             f"{where} has a header but no row that can be read; are delimiter and format right? "
-            f"The columns are: {', '.join(known[:20])}"
+            f"The columns are: {listed(known)}"
         )
     _check_times([cells[known.index(others[0])] for cells in sample], read_time, others[0], where)
     if wanted:
@@ -108,7 +108,7 @@ def choose_columns(
     if not columns:
         raise StopError(
             f"{where} has no numeric column beside {', '.join(others)}, so there is nothing to send; name some with "
-            f"--columns a,b. The columns are: {', '.join(known[:20])}"
+            f"--columns a,b. The columns are: {listed(known)}"
         )
     _check_names(columns, known, where)
     return Choice(columns, tuple(name for name in rest if name not in columns))

@@ -16,7 +16,6 @@ the next run sends exactly the rest. **Bounds**: LANES_MAX devices at once, DEVI
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,14 @@ from edge_agent.agent_settings import AgentSettings
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.crash import crash_point
 from edge_agent.contract.errors import EdgewaterError, StopError
-from edge_agent.spool_view import read_properties, spool_folders
 
 from .lanes import Lane, Lanes
+from .memory import Memory
 from .pace import Pace
-from .position import PREFIX, Match, Position, Remembered, decoded, longest, offsets, options_prefix
+from .position import PREFIX, Match, options_prefix
 from .progress import Progress
 from .rows import Choice, RowReader, choose_columns, row_text
-from .source import SAMPLE_ROWS, Row, Source, open_source
+from .source import SAMPLE_ROWS, Row, Source, listed, open_source
 from .times import time_reader, zone_of
 from .unit import Gathering
 
@@ -102,19 +101,18 @@ class Replay:
         self._source: Source = open_source(options.file, options.format, options.delimiter, options.time)
         self._others = [name for name in (options.time, options.device_column) if name]
         self._read_time = read_time
-        self._place = Path(options.file).name[-_PLACE_CHARACTERS:]
+        # A name that is not UTF-8 has no place in a table.
+        self._place = Path(options.file).name[-_PLACE_CHARACTERS:].encode("utf-8", "backslashreplace").decode()
         self.progress = Progress(Path(options.file).name, self._source.size, clock)
         self._pace = Pace(options.speed, clock)
-        self._known: dict[str, dict[str, Remembered]] = {}
-        self._digests: dict[int, str] = {}
-        self._round = 1
         self._handled: tuple[int, str] | None = None
 
     def run(self) -> Result:
         """Until everything is durable in the log; StopError otherwise."""
         try:
             self._home = self._lanes.open(self._options.device)
-            match = self._find()
+            self._memory = self._remembered()
+            match = self._memory.find(self._source)
             self._choose(match)
             self._join(self._home)
             if self._options.again:
@@ -141,30 +139,13 @@ class Replay:
 
     # -- 1. what was sent before -------------------------------------------------------------------------------
 
-    def _find(self) -> Match | None:
-        """Read what the spools remember, and find the file there; the match that reaches farthest."""
-        home = self._options.device
-        found = {home: self._home.spool.properties(PREFIX)}
-        if self._options.device_column:
-            for folder in spool_folders(self._options.directory):
-                if folder not in (self._options.directory, self._options.directory / home):
-                    found[folder.name] = read_properties(folder, PREFIX)
-        self._known = {
-            device: decoded(properties, self._options.directory / device) for device, properties in found.items()
-        }
-        wanted = offsets(each for known in self._known.values() for each in self._of_options(known).values())
-        self._digests = self._source.digests(wanted)
-        at_home = self._match(home)
-        if at_home is not None:
-            self._round = at_home.remembered.round
-        matches = [match for match in map(self._match, self._known) if match is not None]
-        return max(matches, key=lambda match: match.end[0], default=None)
-
-    def _of_options(self, known: dict[str, Remembered]) -> dict[str, Remembered]:
-        return {name: each for name, each in known.items() if name.startswith(self._options.prefix)}
-
-    def _match(self, device: str) -> Match | None:
-        return longest(self._of_options(self._known.get(device, {})), self._digests)
+    def _remembered(self) -> Memory:
+        options = self._options
+        properties = self._home.spool.properties(PREFIX)
+        memory = Memory(options.directory, options.prefix, options.device, properties)
+        if options.device_column:
+            memory.read_others()
+        return memory
 
     def _choose(self, match: Match | None) -> None:
         """Choose the columns; a file that is known keeps those that it had, whatever has been added to it since."""
@@ -176,27 +157,19 @@ class Replay:
         self._introduce(choice)
 
     def _introduce(self, choice: Choice) -> None:
-        text = f"readings: {', '.join(choice.columns[:20])}"
-        if len(choice.columns) > 20:
-            text += f" and {len(choice.columns) - 20} more"
+        text = f"readings: {listed(choice.columns)}"
         if choice.left_out:
-            names = ", ".join(name or "(no name)" for name in choice.left_out[:20])
+            names = listed([name or "(no name)" for name in choice.left_out])
             text += f"; left out (no numbers, or not chosen): {names}"
         self.progress.say(text)
 
     def _join(self, lane: Lane) -> None:
         """Give a lane its position in the file."""
-        position = self._position(lane.device)
+        position = self._memory.position(lane.device, self._columns)
         lane.position, lane.sent = position, position.sent
         lane.gathering = Gathering(self._columns)
         self.result.found_sent |= lane.sent > 0
         self.result.batches_waited += lane.spool.batches
-
-    def _position(self, device: str) -> Position:
-        return Position(
-            self._options.prefix, self._known.get(device, {}), self._match(device), columns=self._columns,
-            round=self._round, new_id=lambda: secrets.token_hex(8),
-        )  # fmt: skip
 
     # -- 2. again ----------------------------------------------------------------------------------------------
 
@@ -208,7 +181,7 @@ class Replay:
         if not position.finished:
             self.progress.say("--again: the last replay of this file had not come to its end; it goes on first")
             return
-        self._round += 1
+        self._memory.round += 1
         self._home.spool.write_properties(position.begin_round(self._clock.time_us()))
         self._home.sent = 0
         self.result.found_sent = False
@@ -277,8 +250,7 @@ class Replay:
     def _new_lane(self, device: str, done: set[str], later: set[str]) -> Lane | None:
         if len(self._lanes.all()) < LANES_MAX:
             lane = self._lanes.open(device)
-            known = decoded(lane.spool.properties(PREFIX), self._options.directory / device)
-            if known != self._known.get(device, {}):
+            if not self._memory.unchanged(device, lane.spool.properties(PREFIX)):
                 raise StopError(
                     f"another replay was just at work on device {device}; start this one again when it has ended"
                 )
@@ -337,7 +309,7 @@ class Replay:
         position, end = self._home.position, self._source.end()
         late = self._source.late_columns()
         if late:
-            names = ", ".join(late[:20])
+            names = listed(late)
             self.progress.say(f"left out, since none of the first {SAMPLE_ROWS} rows has them: {names} (--columns)")
         for lane in self._lanes.all():
             self._lanes.close(lane)

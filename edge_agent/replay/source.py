@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from edge_agent.contract import limits
 from edge_agent.contract.errors import StopError, quoted
 
-__all__ = ["FORMATS", "LINE_BYTES_MAX", "SAMPLE_ROWS", "Row", "Source", "nearest", "open_source"]
+__all__ = ["FORMATS", "LINE_BYTES_MAX", "SAMPLE_ROWS", "Row", "Source", "listed", "nearest", "open_source", "printable"]
 
 LINE_BYTES_MAX = limits.MIB
 SAMPLE_ROWS = 200
@@ -91,12 +91,21 @@ class Source(Protocol):
         ...
 
 
+def printable(text: str) -> str:
+    """`text` for a terminal: what a file has in its names moves no cursor."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return printable(", ".join(names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for a column that does not exist: the nearest ones, and which there are."""
     near = difflib.get_close_matches(name.lower(), [each.lower() for each in known], n=1)
     by_lower = {each.lower(): each for each in known}
-    shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
-    return (f"did you mean {by_lower[near[0]]}? " if near else "") + f"The columns are: {shown}"
+    return (f"did you mean {by_lower[near[0]]}? " if near else "") + f"The columns are: {listed(known)}"
 
 
 def format_of(path: Path, wanted: str) -> str:

@@ -70,12 +70,12 @@ def test_each_row_once(
 ) -> None:
     """Runs that die before or after any commit, a file that grows between them, and then one run to the end; once more
     with --again, dying at the same places."""
-    # The first row says which columns are numbers, and that the file has times.
+    # The first row shows that the file has times and numbers.
     rows = [(0, "p", 1, "1"), *rows]
     cut = min(cut, len(rows) - 1) + 1
     lines = text_of(rows)
     with tempfile.TemporaryDirectory() as folder:
-        site = Site(Path(folder), device_column="d" if with_device else "")
+        site = Site(Path(folder), device_column="d" if with_device else "", columns=("a", "b"))
         site.file.write_text("t,d,a,b\n" + "".join(f"{line}\n" for line in lines[:cut]))
 
         def run_with_deaths(deaths: list[tuple[int, bool]], again: bool) -> None:

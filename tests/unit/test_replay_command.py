@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,16 @@ def test_every_format_gives_the_same(tmp_path: Path, name: str) -> None:
     assert (result.rows, result.readings, result.dead_letters) == (2, 3, 1)
     assert site.run().found_sent
     assert site.run(again=True).rows == 2
+
+
+def test_names_from_a_file_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file's name that is not UTF-8 is escaped in dead letters; control characters in columns too, on a terminal."""
+    site = Site(tmp_path, os.fsdecode(b"d\xe4ta.csv"))
+    site.file.write_text("t,a,\x1b[2J\n1,2,3\nbad,4,4\n")
+    assert site.run().dead_letters == 1
+    assert [place for *_, place in site.letters()] == ["d\\udce4ta.csv:3"]
+    assert "\x1b" not in capsys.readouterr().err
+    assert {name for _, _, name, _ in site.readings()} == {"a", "\x1b[2J"}
 
 
 def test_a_pace_sends_what_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
