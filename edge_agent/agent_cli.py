@@ -11,12 +11,14 @@ from pathlib import Path
 from edge_agent.contract.settings import add_options, flags_from, load
 
 from .agent_settings import AgentSettings
+from .replay.command import add_replay_command
+from .spool_cli import add_spool_command
 
 __all__ = ["add_commands"]
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Add `run`."""
+    """Add `run`, `replay`, `spool`."""
     verbs = parser.add_subparsers(metavar="verb", required=True)
     run = verbs.add_parser(
         "run",
@@ -32,6 +34,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     add_options(run, AgentSettings)
     run.add_argument("--mqtt", dest="mqtt_urls", default=argparse.SUPPRESS, metavar="STR", help="short for --mqtt-urls")
     run.set_defaults(run=_run)
+    add_replay_command(verbs)
+    add_spool_command(verbs)
 
 
 def _run(arguments: argparse.Namespace) -> int:

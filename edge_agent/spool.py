@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from edge_agent.contract import limits, wire
 from edge_agent.contract.clock import Clock
@@ -35,6 +36,8 @@ from .spool_messages import OVERHEAD_BYTES, Change, Counts, Held, Messages, Stor
 
 __all__ = ["POLICIES", "PRIORITIES", "Epoch", "Held", "NewBatch", "Place", "Spool", "SpoolSettings", "read_ledger"]
 
+_Message: TypeAlias = bytes
+"""The class below has a property `bytes`."""
 POLICIES = ("reject", "drop-oldest", "drop-lowest-priority")
 PRIORITIES = 4
 TRIM_SLICE = 256
@@ -56,7 +59,12 @@ class SpoolSettings:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch that has no place yet. Priority 0 is the most important, PRIORITIES - 1 the least."""
+    """A batch that has no place yet. Priority 0 is the most important, PRIORITIES - 1 the least.
+
+    `followers` of the same priority are accepted together with it or not at all, right behind it. `properties` are
+    written in the same transaction (None: deleted): what its maker must know after a crash of how far it came. They
+    are accepted with the batch or not at all, and nobody but the maker reads them.
+    """
 
     stream: str
     rows: int
@@ -65,11 +73,13 @@ class NewBatch:
     function_version: bytes = bytes(limits.FUNCTION_VERSION_BYTES)
     priority: int = 1
     trace: bytes = b""
+    followers: tuple[NewBatch, ...] = ()
+    properties: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an accepted batch stands."""
+    """Where an accepted batch stands; the last one of those accepted together, and the bytes of all of them."""
 
     epoch: int
     seq: int
@@ -176,29 +186,59 @@ class Spool:
     def _append_one(self, batch: NewBatch, change: _Appending) -> Place | EdgewaterError:
         known = change.made.get(batch.priority) or self._own.get(batch.priority)
         epoch = known or self._new_epoch(batch.priority)
-        seq = change.last_seqs.get(epoch.epoch, epoch.last_seq) + 1
+        first = change.last_seqs.get(epoch.epoch, epoch.last_seq) + 1
+        together = (batch, *batch.followers)
         try:
             if not 0 <= batch.priority < PRIORITIES:
                 raise RejectError(f"priority {batch.priority}; use 0 (most important) to {PRIORITIES - 1}")
-            message = wire.encode_batch(
-                batch.body, device=self.device, epoch=epoch.epoch, seq=seq, rows=batch.rows, stream=batch.stream,
-                function=batch.function, function_version=batch.function_version, trace=batch.trace,
-                compress=self._settings.compress,
-            )  # fmt: skip
-            self._make_room(len(message) + OVERHEAD_BYTES, batch.priority, change)
+            messages = [self._message(each, epoch.epoch, seq) for seq, each in enumerate(together, first)]
+            needed = sum(len(message) + OVERHEAD_BYTES for message in messages)
+            self._make_room(needed, batch.priority, change)
         except (RejectError, RetryError) as error:
             return error
         if known is None:
             self._insert_epoch(epoch)
             change.made[batch.priority] = epoch
-        stored = Stored(epoch.epoch, seq, seq, Kind.BATCH.value, batch.stream, batch.rows, zlib.crc32(message), message)
+        for seq, (each, message) in enumerate(zip(together, messages, strict=True), first):
+            self._insert_batch(each, epoch.epoch, seq, message, change)
+        self._write_properties(batch.properties)
+        last = first + len(messages) - 1
+        change.last_seqs[epoch.epoch] = last
+        return Place(epoch.epoch, last, batch.priority, sum(map(len, messages)))
+
+    def _message(self, batch: NewBatch, epoch: int, seq: int) -> _Message:
+        return wire.encode_batch(
+            batch.body, device=self.device, epoch=epoch, seq=seq, rows=batch.rows, stream=batch.stream,
+            function=batch.function, function_version=batch.function_version, trace=batch.trace,
+            compress=self._settings.compress,
+        )  # fmt: skip
+
+    def _insert_batch(self, batch: NewBatch, epoch: int, seq: int, message: _Message, change: _Appending) -> None:
+        stored = Stored(epoch, seq, seq, Kind.BATCH.value, batch.stream, batch.rows, zlib.crc32(message), message)
         self._messages.insert(stored, change)
         if self._settings.ledger:
-            self._run("INSERT INTO ledger VALUES (?, ?, ?)", (epoch.epoch, seq, message))
-        change.last_seqs[epoch.epoch] = seq
+            self._run("INSERT INTO ledger VALUES (?, ?, ?)", (epoch, seq, message))
         change.counts.accepted_batches += 1
         change.counts.accepted_rows += batch.rows
-        return Place(epoch.epoch, seq, batch.priority, len(message))
+
+    def _write_properties(self, properties: Mapping[str, str | None]) -> None:
+        for name, value in properties.items():
+            if ":" not in name:
+                raise RejectError(f"property {name}: names without a colon are the spool's own")
+            if value is None:
+                self._run("DELETE FROM properties WHERE name = ?", (name,))
+            else:
+                self._run("INSERT OR REPLACE INTO properties VALUES (?, ?)", (name, value))
+
+    def properties(self, prefix: str) -> dict[str, str]:
+        """What makers of batches have written under names that begin with `prefix`."""
+        found = self._run("SELECT name, value FROM properties").fetchall()
+        return {name: value for name, value in found if ":" in name and name.startswith(prefix)}
+
+    def write_properties(self, properties: Mapping[str, str | None]) -> None:
+        """Write properties without a batch, in a transaction of their own. Errors as `append` raises them."""
+        with self._file.transaction():
+            self._write_properties(properties)
 
     def _new_epoch(self, priority: int) -> Epoch:
         number = new_epoch(self._clock.time_us(), self._random_32(), self._last_created_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sqlite3
 from pathlib import Path
@@ -477,3 +478,27 @@ class TestLedger:
         with pytest.raises(StopError, match="no spool at"):
             list(read_ledger(tmp_path))
         assert list(tmp_path.iterdir()) == []
+
+
+def test_batches_are_accepted_together_with_properties(tmp_path: Path) -> None:
+    """Followers come right behind their batch, in its transaction, and so do the properties; all or nothing."""
+    spool = open_spool(tmp_path, settings=SpoolSettings(bytes_max=8_000, compress=False))
+    unit = dataclasses.replace(batch(1.0), followers=(batch(2.0), batch(3.0)), properties={"replay:a": "1"})
+    (place,) = accepted(spool, unit)
+    assert (place.seq, spool.batches, spool.counts.accepted_batches) == (3, 3, 3)
+    held = spool.read(place.epoch, 1, 1 << 20, 10)
+    assert [value_of(each.message) for each in held] == [1.0, 2.0, 3.0]
+    large = dataclasses.replace(batch(4.0), followers=(batch(5.0, pad=7_900),), properties={"replay:a": "2"})
+    (refused,) = spool.append([dataclasses.replace(large, followers=(*large.followers, batch(6.0)))])
+    assert isinstance(refused, EdgewaterError)
+    assert (spool.batches, spool.properties("replay:")) == (3, {"replay:a": "1"})
+    accepted(spool, dataclasses.replace(batch(7.0), properties={"replay:a": None, "replay:b": "3"}))
+    spool.close()
+    spool = open_spool(tmp_path)
+    assert spool.properties("replay:") == {"replay:b": "3"}
+    assert spool.properties("") == {"replay:b": "3"}
+    spool.write_properties({"replay:b": "4"})
+    with pytest.raises(RejectError, match="the spool's own"):
+        spool.write_properties({"device": "other"})
+    assert spool.properties("replay:") == {"replay:b": "4"}
+    spool.close()
