@@ -39,6 +39,10 @@ _QUIET_S = 1.5
 """A connection takes a moment; only then its absence is worth a word."""
 
 
+def _no_message(_topic: str, _payload: bytes) -> None:
+    """A replay runs no functions, so it subscribes to nothing of theirs."""
+
+
 class Lane:
     """One device's way to the log."""
 
@@ -147,7 +151,7 @@ class Lanes:
         )  # fmt: skip
         return Sender(
             spool, uplink, Reconnect(self._endpoints, settings.balancing, generator),
-            connect=Connector(settings, spool.device), clock=self._clock, answer=self._answered,
+            connect=Connector(settings, spool.device, _no_message), clock=self._clock, answer=self._answered,
         )  # fmt: skip
 
     def close(self, lane: Lane) -> None:
