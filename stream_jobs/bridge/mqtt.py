@@ -17,7 +17,7 @@ import socket
 import ssl
 import urllib.parse
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.contract.errors import SettingsError, quoted
 
-__all__ = ["MqttConnection", "Receiver"]
+__all__ = ["Arrival", "MqttConnection", "PersistentConnection", "Receiver"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class MqttConnection:
         self._answer_until_s = 0.0
         self.state = "disconnected"
         self.connects = 0
-        client = paho.Client(CallbackAPIVersion.VERSION2, f"{client_id}-{secrets.token_hex(4)}", protocol=paho.MQTTv311)
+        client = self._made(client_id)
         if parts.scheme == "mqtts":
             client.tls_set_context(ssl.create_default_context())
         if parts.username:
@@ -72,6 +72,10 @@ class MqttConnection:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         self._client = client
+
+    @staticmethod
+    def _made(client_id: str) -> paho.Client:
+        return paho.Client(CallbackAPIVersion.VERSION2, f"{client_id}-{secrets.token_hex(4)}", protocol=paho.MQTTv311)
 
     # paho's callbacks, all called from within `read`, `write`, `tick` or `close`
 
@@ -197,3 +201,82 @@ class MqttConnection:
                 left.shutdown(socket.SHUT_RDWR)
             self._client.loop_read()
         self.state = state
+
+
+class Arrival(NamedTuple):
+    """One message of a persistent session. `packet_id` is 0 for QoS 0."""
+
+    topic: str
+    payload: bytes
+    packet_id: int
+    qos: int
+    duplicate: bool
+    retained: bool
+
+
+class PersistentConnection(MqttConnection):
+    """A session that the broker keeps while we are away: stable client id, and messages acknowledged by hand.
+
+    Retained messages are passed on only where the broker kept no session: where it kept one, they were taken when they
+    were published, or when the session began. `on_session` is told at each connection whether the broker kept it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        filters: list[str],
+        taker: Callable[[Arrival], bool],
+        on_session: Callable[[bool], None],
+    ) -> None:
+        super().__init__(url, client_id, filters, lambda _topic, _payload: True)
+        self._taker = taker
+        self._on_session = on_session
+        self._subscribed = False
+        self._session_present = False
+        self.subscription_refused = False
+
+    @staticmethod
+    def _made(client_id: str) -> paho.Client:
+        return paho.Client(
+            CallbackAPIVersion.VERSION2, client_id, clean_session=False, protocol=paho.MQTTv311, manual_ack=True
+        )
+
+    def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
+        if not code.is_failure:
+            self._session_present = bool(flags.session_present)
+            self._on_session(self._session_present)
+            if self._session_present and self._subscribed:
+                # A second SUBSCRIBE would bring every retained message again.
+                self._stands()
+                return
+        super()._on_connect(client, userdata, flags, code, properties)
+
+    def _on_subscribe(
+        self, client: paho.Client, userdata: Any, mid: int, codes: list[ReasonCode], properties: Any
+    ) -> None:
+        super()._on_subscribe(client, userdata, mid, codes, properties)
+        self._subscribed = self.connected
+        self.subscription_refused = not self.connected
+
+    def _stands(self) -> None:
+        self.state = "connected"
+        self.connects += 1
+        self._retry_s = _RETRY_S[0]
+
+    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+        self._received += 1
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = cast("bytes", message._topic).decode("utf-8", "backslashreplace")  # noqa: SLF001 - the one way
+        if message.retain and self._session_present:
+            self.acknowledge(message.mid) if message.qos else None
+            return
+        self._room = self._taker(
+            Arrival(topic, bytes(message.payload), message.mid, message.qos, message.dup, message.retain)
+        )
+
+    def acknowledge(self, packet_id: int) -> None:
+        """Tell the broker that it need not keep a message any longer (PUBACK)."""
+        self._client.ack(packet_id, 1)

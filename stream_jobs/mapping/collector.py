@@ -139,7 +139,7 @@ class Numbers:
             self.number(batch, time_us)
 
     def closed(self, *, everything: bool = False) -> list[tuple[str, bytes]]:
-        """(device, close record) of those idle beyond `devices_max`, longest silent first; `everything`: of all idle."""
+        """(device, close record) of idle ones beyond `devices_max`, longest silent first; `everything`: of all idle."""
         found: list[tuple[str, bytes]] = []
         excess = len(self._devices) if everything else len(self._devices) - self._devices_max
         if excess <= 0:
