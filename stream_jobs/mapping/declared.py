@@ -40,6 +40,8 @@ _FILE_BYTES_MAX = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,48}\Z")
 _HEADER = re.compile(r"^\s*\[\[\s*mappings\s*\]\]")
 
+PROVENANCE = ("device", "epoch", "seq", "row", "function", "function_version", "received_at", "trace")
+"""Columns that every table has by itself, as `arrow_columns.py` says; that module is not loaded for a check."""
 COLUMN_TYPES = ("string", "float64", "int64", "bool", "timestamp")
 
 KEYS: Map[str, tuple[type, str]] = {
@@ -215,6 +217,8 @@ def _columns(table: dict[str, Any], stream: str, place: _Place) -> tuple[ColumnR
 def _column(name: str, declared: Any, place: _Place) -> ColumnRule:
     if name == "ts":
         place.wrong("column ts is there by itself; its value is the mapping's `time`", "columns", name)
+    if name in PROVENANCE:
+        place.wrong(f"column {name} is there by itself, as in every table; give it another name", "columns", name)
     if not 1 <= len(name) <= COLUMN_NAME_CHARACTERS_MAX:
         place.wrong(f"column name {quoted(name)}: use 1 to {COLUMN_NAME_CHARACTERS_MAX} characters", "columns", name)
     if isinstance(declared, str):

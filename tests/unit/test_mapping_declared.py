@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.contract.errors import SettingsError
-from stream_jobs.mapping.declared import KEYS, load_mappings, read_mappings
+from stream_jobs import arrow_columns
+from stream_jobs.mapping.declared import KEYS, PROVENANCE, load_mappings, read_mappings
 
 HEAD = '# a comment\n\n[[mappings]]\nname = "first"\npreset = "number"\n\n[[mappings]]\n'
 
@@ -36,6 +37,11 @@ HEAD = '# a comment\n\n[[mappings]]\nname = "first"\npreset = "number"\n\n[[mapp
         ('name = "a"\npreset = "number"\ncolumns = { a = "int64" }', 10, "stream of your own"),
         ('name = "a"\npreset = "number"\nstream = "e"\n[mappings.columns]\na = "int65"', 12, "did you mean int64?"),
         ('name = "a"\npreset = "number"\nstream = "e"\n[mappings.columns]\nts = "int64"', 12, "ts is there by itself"),
+        (
+            'name = "a"\npreset = "number"\nstream = "e"\n[mappings.columns]\nrow = "int64"',
+            12,
+            "row is there by itself",
+        ),
         ('name = "a"\npreset = "number"\nstream = "e"\n[mappings.columns]\nb = { typ = "bool" }', 12, "write b ="),
         ('name = "a"\npreset = "number"\nignore_topics = ["a/#/#"]', 10, "only one #"),
     ],
@@ -59,7 +65,7 @@ def test_each_mistake_is_named_with_its_line(lines: str, line: int, words: str) 
 )
 def test_a_file_without_mappings_says_so(text: str, words: str) -> None:
     """A near miss is recognised."""
-    with pytest.raises(SettingsError, match="m.toml") as caught:
+    with pytest.raises(SettingsError, match=r"m\.toml") as caught:
         read_mappings(Path("m.toml"), text)
     assert words in str(caught.value)
 
@@ -95,3 +101,8 @@ def test_a_table_adds_to_its_preset() -> None:
 def test_every_key_is_explained() -> None:
     """`edgewater mapping presets` prints a sentence for each."""
     assert all(len(text) > 10 for _, text in KEYS.values())
+
+
+def test_the_columns_of_every_table_are_those_of_the_worker() -> None:
+    """The two lists are one."""
+    assert PROVENANCE == arrow_columns.PROVENANCE
