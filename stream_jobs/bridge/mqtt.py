@@ -269,7 +269,7 @@ class PersistentConnection(MqttConnection):
         try:
             topic = message.topic
         except UnicodeDecodeError:
-            topic = cast("bytes", message._topic).decode("utf-8", "backslashreplace")  # noqa: SLF001 - the one way
+            topic = message._topic.decode("utf-8", "backslashreplace")  # noqa: SLF001 - the one way
         if message.retain and self._session_present:
             self.acknowledge(message.mid) if message.qos else None
             return

@@ -168,6 +168,5 @@ def _presets(_arguments: argparse.Namespace) -> int:
         print(f"  {name:<12} topic {preset.topic:<14} device {preset.device:<6} {preset.help}")
     print("\nkeys of a [[mappings]] table:")
     for name, (kind, help_text) in KEYS.items():
-        words = {str: "text", list: "list", dict: "table"}[kind]
-        print(f"  {name:<14} {words:<6} {help_text}")
+        print(f"  {name:<14} {kind:<6} {help_text}")
     return 0

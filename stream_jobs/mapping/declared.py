@@ -44,23 +44,23 @@ PROVENANCE = ("device", "epoch", "seq", "row", "function", "function_version", "
 """Columns that every table has by itself, as `arrow_columns.py` says; that module is not loaded for a check."""
 COLUMN_TYPES = ("string", "float64", "int64", "bool", "timestamp")
 
-KEYS: Map[str, tuple[type, str]] = {
-    "name": (str, "name of the mapping; its MQTT session and the rows' function are called after it"),
-    "topic": (str, "MQTT filter to subscribe to, such as plant/+/state"),
-    "preset": (str, f"a ready mapping: {', '.join(PRESETS)}"),
-    "device": (str, "the device: {1} is level 1 of the topic from 0, {1:} several levels, {field:a.b} a field"),
-    "stream": (str, "stream of the rows (default: readings)"),
-    "time": (str, "field with the time: ISO 8601, or seconds, ms, us or ns since 1970 (default: time of receipt)"),
-    "timezone": (str, "zone of times that name none, such as Europe/Vienna (default: UTC)"),
-    "reading": (str, "name of a plain value's reading (default: {-1}, the topic's last level)"),
-    "fields": (list, "fields that become readings (default: every number and boolean)"),
-    "ignore": (list, "fields left out, with all below them"),
-    "ignore_topics": (list, "topics passed over; # in front stands for any levels, as in #/set"),
-    "names": (dict, "field = name of its reading"),
-    "values": (dict, "text = the number it stands for, such as ON = 1"),
-    "columns": (dict, 'column = type, or { type = "int64", field = "a.b" }; for streams other than readings'),
+KEYS: Map[str, tuple[str, str]] = {
+    "name": ("text", "name of the mapping; its MQTT session and the rows' function are called after it"),
+    "topic": ("text", "MQTT filter to subscribe to, such as plant/+/state"),
+    "preset": ("text", f"a ready mapping: {', '.join(PRESETS)}"),
+    "device": ("text", "the device: {1} is level 1 of the topic from 0, {1:} several levels, {field:a.b} a field"),
+    "stream": ("text", "stream of the rows (default: readings)"),
+    "time": ("text", "field with the time: ISO 8601, or seconds, ms, us or ns since 1970 (default: time of receipt)"),
+    "timezone": ("text", "zone of times that name none, such as Europe/Vienna (default: UTC)"),
+    "reading": ("text", "name of a plain value's reading (default: {-1}, the topic's last level)"),
+    "fields": ("list", "fields that become readings (default: every number and boolean)"),
+    "ignore": ("list", "fields left out, with all below them"),
+    "ignore_topics": ("list", "topics passed over; # in front stands for any levels, as in #/set"),
+    "names": ("table", "field = name of its reading"),
+    "values": ("table", "text = the number it stands for, such as ON = 1"),
+    "columns": ("table", 'column = type, or { type = "int64", field = "a.b" }; for streams other than readings'),
 }
-"""Key -> (its type in TOML, what it means)."""
+"""Key -> (its kind in TOML, what it means)."""
 
 
 class _Place:
@@ -174,15 +174,21 @@ def _unknown(what: str, name: str, known: list[str]) -> str:
     return f"there is no {what} {quoted(name)}; {hint}"
 
 
+_KINDS: Map[str, tuple[type[Any], str]] = {
+    "text": (str, 'text in quotes, as in key = "..."'),
+    "list": (list, 'a list of texts, as in ["a", "b"]'),
+    "table": (dict, "a table, as in { a = 1 }"),
+}
+
+
 def _check_keys(table: dict[str, Any], place: _Place) -> None:
-    words = {str: 'text in quotes, as in key = "..."', list: 'a list of texts, as in ["a", "b"]', dict: "a table"}
     for key, value in table.items():
         if key not in KEYS:
             place.wrong(_unknown("key", key, list(KEYS)), key)
-        kind = KEYS[key][0]
-        if not isinstance(value, kind) or (kind is list and not all(isinstance(one, str) for one in value)):
-            place.wrong(f"{key} is {quoted(value)}; write {words[kind]}", key)
-        if kind in (list, dict) and len(value) > ENTRIES_MAX:
+        kind, words = _KINDS[KEYS[key][0]]
+        if not isinstance(value, kind) or (isinstance(value, list) and not all(isinstance(one, str) for one in value)):
+            place.wrong(f"{key} is {quoted(value)}; write {words}", key)
+        if isinstance(value, (list, dict)) and len(value) > ENTRIES_MAX:
             place.wrong(f"{key} has {len(value)} entries; at most {ENTRIES_MAX} are allowed", key)
 
 
