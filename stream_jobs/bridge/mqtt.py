@@ -15,8 +15,9 @@ import logging
 import secrets
 import socket
 import ssl
+import struct
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import paho.mqtt.client as paho
@@ -35,6 +36,7 @@ _CONNECT_TIMEOUT_S = 3.0
 _ANSWER_TIMEOUT_S = 10.0
 _RETRY_S = (0.1, 5.0)
 _FAILED = 0x80
+_PUBACK = struct.Struct("!BBH")
 
 Receiver = Callable[[str, bytes], bool]
 """Takes (topic, payload) and says whether there is room for more."""
@@ -271,12 +273,16 @@ class PersistentConnection(MqttConnection):
         except UnicodeDecodeError:
             topic = message._topic.decode("utf-8", "backslashreplace")  # noqa: SLF001 - the one way
         if message.retain and self._session_present:
-            self.acknowledge(message.mid) if message.qos else None
+            if message.qos:
+                self.acknowledge([message.mid])
             return
         self._room = self._taker(
             Arrival(topic, bytes(message.payload), message.mid, message.qos, message.dup, message.retain)
         )
 
-    def acknowledge(self, packet_id: int) -> None:
-        """Tell the broker that it need not keep a message any longer (PUBACK)."""
-        self._client.ack(packet_id, 1)
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Tell the broker that it need not keep these messages any longer (PUBACK, in this order)."""
+        acknowledgements = b"".join(_PUBACK.pack(0x40, 2, packet_id) for packet_id in packet_ids)
+        if acknowledgements:
+            # `ack` would write each with a system call of its own, a quarter of what a message costs.
+            self._client._packet_queue(0x40, acknowledgements, 0, 0)  # noqa: SLF001 - there is no public way

@@ -87,8 +87,9 @@ class _Session:
         """Acknowledge what is done, in order."""
         if not self.connection.connected:
             return
-        for packet_id in self.acknowledgements.ready():
-            self.connection.acknowledge(packet_id)
+        ready = list(self.acknowledgements.ready())
+        if ready:
+            self.connection.acknowledge(ready)
             crash_point("mapping.puback.after")
 
 

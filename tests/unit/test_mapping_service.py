@@ -63,7 +63,7 @@ def test_a_topic_that_is_no_text_and_a_retained_one_of_a_kept_session() -> None:
         return True
 
     connection = PersistentConnection("mqtt://127.0.0.1:1", "c", ["#"], take, lambda _present: None)
-    connection.acknowledge = acknowledged.append  # type: ignore[method-assign]
+    connection.acknowledge = acknowledged.extend  # type: ignore[method-assign]
 
     def message(topic: bytes, **fields: Any) -> paho.MQTTMessage:
         made = paho.MQTTMessage(mid=7, topic=topic)
