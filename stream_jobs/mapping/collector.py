@@ -22,6 +22,9 @@ from .rules import Mapping
 
 __all__ = ["Batch", "Collector", "Numbers"]
 
+MESSAGE_BYTES = 100
+"""About what a message takes beside its rows until it is acknowledged."""
+
 
 class Batch:
     """Rows of one device and mapping, encoded; `number` gives it its place."""
@@ -33,7 +36,7 @@ class Batch:
         self.mapping = mapping
         self.rows = len(rows)
         self.body = rows.body()
-        self.bytes = len(self.body)
+        self.bytes = len(self.body) + MESSAGE_BYTES * len(taken)
         self.taken = taken
         self.epoch = self.seq = 0
 
@@ -72,12 +75,13 @@ class Collector:
         if not messages or messages[-1] is not taken:
             taken.left += 1
             messages.append(taken)
+            self.bytes += MESSAGE_BYTES
         if rows.full(self._rows_max):
             self._finish(key)
 
     def _finish(self, key: tuple[str, str]) -> None:
         mapping, rows, messages = self._open.pop(key)
-        self.bytes -= rows.bytes
+        self.bytes -= rows.bytes + MESSAGE_BYTES * len(messages)
         self._full.append(Batch(key[0], mapping, rows, messages))
 
     def take(self, *, everything: bool) -> list[Batch]:

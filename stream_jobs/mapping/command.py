@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import logging
 import signal
 import sys
 import time
 from pathlib import Path
 
-from edge_agent.contract.errors import DecodeError, SettingsError, StopError
+from edge_agent.contract.errors import DecodeError, SettingsError
 from edge_agent.contract.settings import add_options, flags_from, load
 from edge_agent.contract.streams import READINGS
 
@@ -28,8 +27,6 @@ from .settings import MappingSettings
 from .topics import matches
 
 __all__ = ["add_commands"]
-
-_log = logging.getLogger("edgewater.mapping")
 
 _RUN_EXAMPLES = """examples:
   edgewater mapping run --config edgewater.toml
@@ -80,14 +77,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     mappings = load_mappings(arguments.config)
     settings = load(MappingSettings, "mapping", file=arguments.config, flags=flags_from(arguments, MappingSettings))
-    try:
-        service = MappingService(settings, mappings)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
-        service.run()
-    except StopError as error:
-        _log.error("%s", error)
-        return 1
+    service = MappingService(settings, mappings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    service.run()
     return 0
 
 

@@ -103,3 +103,12 @@ def test_presets_explains_every_preset_and_key(capsys: pytest.CaptureFixture[str
     assert main(["mapping", "presets"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("zigbee2mqtt/#", "tele/#", "sensors/+/+", "ignore_topics", "timezone"))
+
+
+def test_a_wrong_broker_url_or_setting_is_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was written, and what to write."""
+    assert main(["mapping", "run", "--config", str(config), "--mqtt-url", "http://x"]) == 1
+    assert "mqtt_url is 'http://x'; write mqtt(s)://" in capsys.readouterr().err
+    config.write_text(CONFIG + "[mapping]\nflush_interval = 1\n")
+    assert main(["mapping", "run", "--config", str(config)]) == 1
+    assert "did you mean flush_interval_s?" in capsys.readouterr().err

@@ -77,3 +77,25 @@ def test_a_topic_that_is_no_text_and_a_retained_one_of_a_kept_session() -> None:
     connection._session_present = True
     connection._on_message(connection._client, None, message(b"a", retain=True))
     assert (len(arrived), acknowledged) == (1, [7])
+
+
+def test_memory_is_counted_for_messages_and_rows_and_given_back(service: MappingService) -> None:
+    """What waits to be collected, then to be appended; nothing is left over."""
+    session = service._sessions[0]
+    for number in range(1, 11):
+        service._receive(session, Arrival("sensors/a/v", b"1.5", number, 1, False, False))
+    assert service._collector.bytes > 1000
+    service._flush()
+    assert service._collector.bytes == 0
+    assert service._log_side.bytes > 1000
+    assert service._log_side.entries == 1
+
+
+def test_a_message_that_becomes_nothing_is_acknowledged_at_once(service: MappingService) -> None:
+    """One that cannot be read waits for its dead letter."""
+    session = service._sessions[0]
+    service._receive(session, Arrival("sensors/a/v", b"null", 1, 1, False, False))
+    assert list(session.acknowledgements.ready()) == [1]
+    service._receive(session, Arrival("sensors/a/v", b"{", 2, 1, False, False))
+    assert list(session.acknowledgements.ready()) == []
+    assert (session.counts.ignored, session.counts.dead_letters, service._log_side.entries) == (1, 1, 1)
