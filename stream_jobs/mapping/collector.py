@@ -82,7 +82,9 @@ class Collector:
     def _finish(self, key: tuple[str, str]) -> None:
         mapping, rows, messages = self._open.pop(key)
         self.bytes -= rows.bytes + MESSAGE_BYTES * len(messages)
-        self._full.append(Batch(key[0], mapping, rows, messages))
+        batch = Batch(key[0], mapping, rows, messages)
+        self._full.append(batch)
+        self.bytes += batch.bytes
 
     def take(self, *, everything: bool) -> list[Batch]:
         """The batches that are full; with `everything` all."""
@@ -90,6 +92,7 @@ class Collector:
             for key in list(self._open):
                 self._finish(key)
         found, self._full = self._full, []
+        self.bytes -= sum(batch.bytes for batch in found)
         return found
 
 
