@@ -43,6 +43,7 @@ NOUNS = {
     "kafka": Noun("deploy.cli", "add_kafka_commands", "Apache Kafka for a cluster"),
     "lake": Noun("lake.cli", "add_commands", "query and keep the tables"),
     "log": Noun("stream_jobs.cli", "add_log_commands", "the embedded log"),
+    "mapping": Noun("stream_jobs.mapping.command", "add_commands", "foreign devices: their MQTT messages as rows"),
     "mqtt": Noun("deploy.cli", "add_mqtt_commands", "the embedded MQTT broker"),
     "settings": Noun("edge_agent.settings_cli", "add_settings_command", "every setting, as a commented file"),
     "status": Noun("deploy.status_cli", "add_status_command", "how a running stack is"),

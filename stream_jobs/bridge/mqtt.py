@@ -15,9 +15,10 @@ import logging
 import secrets
 import socket
 import ssl
+import struct
 import urllib.parse
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -25,7 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.contract.errors import SettingsError, quoted, redacted
 
-__all__ = ["MqttConnection", "Receiver"]
+__all__ = ["Arrival", "MqttConnection", "PersistentConnection", "Receiver"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ _CONNECT_TIMEOUT_S = 3.0
 _ANSWER_TIMEOUT_S = 10.0
 _RETRY_S = (0.1, 5.0)
 _FAILED = 0x80
+_PUBACK = struct.Struct("!BBH")
 
 Receiver = Callable[[str, bytes], bool]
 """Takes (topic, payload) and says whether there is room for more."""
@@ -65,7 +67,7 @@ class MqttConnection:
         self._told = ""
         self.state = "disconnected"
         self.connects = 0
-        client = paho.Client(CallbackAPIVersion.VERSION2, f"{client_id}-{secrets.token_hex(4)}", protocol=paho.MQTTv311)
+        client = self._made(client_id)
         if parts.scheme == "mqtts":
             client.tls_set_context(ssl.create_default_context())
         if parts.username:
@@ -79,6 +81,10 @@ class MqttConnection:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         self._client = client
+
+    @staticmethod
+    def _made(client_id: str) -> paho.Client:
+        return paho.Client(CallbackAPIVersion.VERSION2, f"{client_id}-{secrets.token_hex(4)}", protocol=paho.MQTTv311)
 
     # paho's callbacks, all called from within `read`, `write`, `tick` or `close`
 
@@ -213,3 +219,86 @@ class MqttConnection:
                 left.shutdown(socket.SHUT_RDWR)
             self._client.loop_read()
         self.state = state
+
+
+class Arrival(NamedTuple):
+    """One message of a persistent session. `packet_id` is 0 for QoS 0."""
+
+    topic: str
+    payload: bytes
+    packet_id: int
+    qos: int
+    duplicate: bool
+    retained: bool
+
+
+class PersistentConnection(MqttConnection):
+    """A session that the broker keeps while we are away: stable client id, and messages acknowledged by hand.
+
+    Retained messages are passed on only where the broker kept no session: where it kept one, they were taken when they
+    were published, or when the session began. `on_session` is told at each connection whether the broker kept it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        filters: list[str],
+        taker: Callable[[Arrival], bool],
+        on_session: Callable[[bool], None],
+    ) -> None:
+        super().__init__(url, client_id, filters, lambda _topic, _payload: True)
+        self._taker = taker
+        self._on_session = on_session
+        self._subscribed = False
+        self._session_present = False
+        self.subscription_refused = False
+
+    @staticmethod
+    def _made(client_id: str) -> paho.Client:
+        return paho.Client(
+            CallbackAPIVersion.VERSION2, client_id, clean_session=False, protocol=paho.MQTTv311, manual_ack=True
+        )
+
+    def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
+        if not code.is_failure:
+            self._session_present = bool(flags.session_present)
+            self._on_session(self._session_present)
+            if self._session_present and self._subscribed:
+                # A second SUBSCRIBE would bring every retained message again.
+                self._stands()
+                return
+        super()._on_connect(client, userdata, flags, code, properties)
+
+    def _on_subscribe(
+        self, client: paho.Client, userdata: Any, mid: int, codes: list[ReasonCode], properties: Any
+    ) -> None:
+        super()._on_subscribe(client, userdata, mid, codes, properties)
+        self._subscribed = self.connected
+        self.subscription_refused = not self.connected
+
+    def _stands(self) -> None:
+        self.state = "connected"
+        self.connects += 1
+        self._retry_s = _RETRY_S[0]
+
+    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
+        self._received += 1
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = message._topic.decode("utf-8", "backslashreplace")  # noqa: SLF001 - the one way
+        if message.retain and self._session_present:
+            if message.qos:
+                self.acknowledge([message.mid])
+            return
+        self._room = self._taker(
+            Arrival(topic, bytes(message.payload), message.mid, message.qos, message.dup, message.retain)
+        )
+
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Tell the broker that it need not keep these messages any longer (PUBACK, in this order)."""
+        acknowledgements = b"".join(_PUBACK.pack(0x40, 2, packet_id) for packet_id in packet_ids)
+        if acknowledgements:
+            # `ack` would write each with a system call of its own, a quarter of what a message costs.
+            self._client._packet_queue(0x40, acknowledgements, 0, 0)  # noqa: SLF001 - there is no public way

@@ -23,7 +23,8 @@ def _commands(text: str) -> list[list[str]]:
     """Command lines of our command in a page that show at least one option or argument."""
     found = []
     for match in _COMMAND.finditer(text):
-        line = match.group(1).split("   ")[0].rstrip(" .,;:)")
+        # A page may say how a command ends: `# exits 1`.
+        line = re.sub(r"\s+# exits \d+\s*$", "", match.group(1)).split("   ")[0].rstrip(" .,;:)")
         if "--" in line and "..." not in line and "[" not in line and "|" not in line:
             found.append(shlex.split(line))
     return found
