@@ -33,8 +33,8 @@ __all__ = [
 _QUOTED_CHARACTERS_MAX = 200
 # Up to the last @ before the next URL: a password may hold anything, commas and slashes too. Not what help texts have.
 _CREDENTIALS = re.compile(r"://(?!\[user:password@\])(?:(?!://).)*@", re.DOTALL)
-# What stands where a port belongs and is none may be the start of a password whose @ was lost.
-_NO_PORT = re.compile(r"(://[^/\s:@,\[\]'\"]+):(?![0-9]+(?:[^\w]|$)|\*)[^\s'\"]+")
+# What stands where a port belongs and is none may be the start of a password whose @ was lost ("host:port" is ours).
+_NO_PORT = re.compile(r"(://[^/\s:@,\[\]'\"]+):(?!(?:[0-9]+|port)(?:[^\w]|$)|\*)[^\s'\"]+")
 
 
 def _redacted(text: str) -> str:
