@@ -175,6 +175,13 @@ def _server(app: App, listening: socket.socket, counts: Counts, body_bytes_max: 
             taken: bool = super().received(data)
             return taken
 
+        def write_soon(self, data: Any) -> int:
+            if not self.total_outbufs_len:
+                # The caller's time to take the answer begins now, however long the app took to make it.
+                self.last_activity = time.time()
+            written: int = super().write_soon(data)
+            return written
+
     class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no annotations
         """Ends connections that are slow in either direction, also while an answer waits for its reader."""
 
