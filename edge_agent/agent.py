@@ -2,10 +2,16 @@
 
     function processes -> main thread (supervisor) -> sender thread (spool, uplink) -> network thread (paho) -> broker
 
+and back, for functions on_topic: network thread -> mailboxes -> main thread -> function processes.
+
 On SIGTERM or SIGINT the functions send what they have (STOP_PATIENCE_S); with `drain_timeout_s` the sender then goes on
 until everything accepted is durable in the log, or the time is over. A second signal ends the waiting.
 
-**Delivery**: see `spool.py` and `uplink.py`. Killed at any moment, the agent goes on with the spool as it finds it.
+A function file is looked at before anything starts; when none of the sources can be loaded the agent ends, since a
+person has to act; when some can, those go on, and the others are tried again.
+
+**Delivery**: see `spool.py` and `uplink.py`; messages for functions at most once, see `supervisor.py`. Killed at any
+moment, the agent goes on with the spool as it finds it.
 **Bounds**: threads and processes as above; `contract/limits.py` and the settings say how much each may hold.
 """
 
@@ -30,8 +36,9 @@ from edge_agent.contract.status import StatusFile
 
 from .agent_settings import PRIORITY_DEFAULT, AgentSettings, checked, default_device
 from .functions.frames import Batch
+from .functions.loader import check_syntax
 from .functions.supervisor import Source, Supervisor, Token
-from .mqtt import Connection, Event, parse_url
+from .mqtt import Connection, Event, Take, parse_url
 from .reconnect import Reconnect
 from .sender import Sender, Submitted
 from .spool import NewBatch, Spool, SpoolSettings
@@ -53,8 +60,7 @@ def sources_of(files: Sequence[str], builtins: str) -> list[Source]:
         if name not in BUILTINS:
             raise SettingsError(f"there is no built-in function {name}; known: {', '.join(BUILTINS)}")
     for file in files:
-        if not Path(file).is_file():
-            raise StopError(f"function file {file} does not exist; check the path")
+        check_syntax(Path(file))
     if not files and not names:
         names = [BUILTINS[0]]
     return [Source(str(Path(file).resolve())) for file in files] + [Source(name, builtin=True) for name in names]
@@ -69,7 +75,7 @@ class Agent:
         self.device = settings.device or default_device()
         self._priorities: Mapping[str, int] = checked(settings)
         self._clock = SystemClock()
-        self._connect = Connector(settings, self.device)
+        self._connect = Connector(settings, self.device, self._message)
         sources = sources_of(files, settings.functions)
         generator = random.SystemRandom()
         try:
@@ -91,11 +97,12 @@ class Agent:
             lambda: secrets.token_bytes(watermarks.NONCE_BYTES),
         )
         self.sender = Sender(
-            self._spool, uplink, reconnect, connect=self._connect, clock=self._clock, answer=self._answered
-        )
+            self._spool, uplink, reconnect, connect=self._connect, clock=self._clock, answer=self._answered,
+            subscribed=self._subscribed,
+        )  # fmt: skip
         self._supervisor = Supervisor(
             sources, self._submit, self._clock, batch_rows=settings.batch_rows,
-            flush_interval_s=settings.flush_interval_s,
+            flush_interval_s=settings.flush_interval_s, want=self.sender.want,
         )  # fmt: skip
         self._status = StatusFile(settings.run_dir or None, f"agent-{self.device}")
         self._status_at_s = 0.0
@@ -111,6 +118,14 @@ class Agent:
     def _answered(self, token: object, refused: str) -> None:
         # The sender gives back what `_submit` gave it.
         self._supervisor.answer(cast("Token", token), refused)
+
+    # The supervisor needs the sender, and the sender's connections need the supervisor: hence these two.
+
+    def _message(self, topic: str, payload: bytes) -> None:
+        self._supervisor.message(topic, payload)
+
+    def _subscribed(self, topic_filter: str, refused: str) -> None:
+        self._supervisor.subscribed(topic_filter, refused)
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -142,6 +157,8 @@ class Agent:
     def _poll_while(self, condition: Callable[[], bool], state: str) -> None:
         while condition() and self.sender.failure is None:
             self._supervisor.poll(max(0.0, self._status_at_s - self._clock.monotonic_s()))
+            if self._supervisor.unloadable:
+                raise StopError(f"no function could be loaded: {self._supervisor.unloadable}")
             now_s = self._clock.monotonic_s()
             if now_s >= self._status_at_s:
                 self._status_at_s = now_s + _STATUS_INTERVAL_S
@@ -166,6 +183,7 @@ class Agent:
     # -- status ------------------------------------------------------------------------------------------------
 
     def _write_status(self, state: str) -> None:
+        self.sender.functions_problem = self._supervisor.problem
         self._status.write(**self.status_fields(state))
 
     def status_fields(self, state: str) -> dict[str, Any]:
@@ -203,10 +221,11 @@ class Agent:
 class Connector:
     """Makes the agent's connections: one client id for its life, one TLS context, loaded when a URL needs it."""
 
-    def __init__(self, settings: AgentSettings, device: str) -> None:
+    def __init__(self, settings: AgentSettings, device: str, take: Take) -> None:
         # Random, so that a device and its clone, whose spools do no harm to each other, do not throw each other out.
         self._client_id = f"edgewater-{device}-{secrets.token_hex(4)}"
         self._settings = settings
+        self._take = take
         self._topic = topics.ack_topic(device)
         self._tls: ssl.SSLContext | None = None
         if "mqtts://" in settings.mqtt_urls:
@@ -214,7 +233,7 @@ class Connector:
 
     def __call__(self, url: str, deliver: Callable[[Event], None]) -> Connection:
         return Connection(
-            url, client_id=self._client_id, topic=self._topic, deliver=deliver, tls=self._tls,
+            url, client_id=self._client_id, topic=self._topic, deliver=deliver, take=self._take, tls=self._tls,
             queued_bytes_max=self._settings.unacked_bytes_max, version=self._settings.mqtt_version,
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ NOUNS = {
     "agent": Noun("edge_agent.agent_cli", "add_commands", "measure on this device and send"),
     "bridge": Noun("stream_jobs.cli", "add_bridge_commands", "from MQTT into the log"),
     "demo": Noun("deploy.demo_cli", "add_demo_command", "the whole chain on this machine, in a minute"),
+    "functions": Noun("edge_agent.functions_cli", "add_commands", "write and check function files"),
     "kafka": Noun("deploy.cli", "add_kafka_commands", "Apache Kafka for a cluster"),
     "lake": Noun("lake.cli", "add_commands", "query and keep the tables"),
     "log": Noun("stream_jobs.cli", "add_log_commands", "the embedded log"),
@@ -66,7 +67,7 @@ def _nearest(noun: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    nouns = "\n".join(f"  {name:<8} {noun.help}" for name, noun in NOUNS.items())
+    nouns = "\n".join(f"  {name:<9} {noun.help}" for name, noun in NOUNS.items())
     parser = argparse.ArgumentParser(
         prog="edgewater",
         description="Carries what functions on edge devices measure, exactly once, to tables that people query.",

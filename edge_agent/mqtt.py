@@ -2,11 +2,14 @@
 
 A connection has a client and a thread of its own, and is not used again once it has ended: so nothing that an
 earlier connection left in paho's queues is ever sent on a later one. MQTT 3.1.1 or 5, always a clean session: what
-must not be lost is in the spool.
+must not be lost is in the spool. Beside the device's own topic it listens at those that functions want (`subscribe`);
+what comes there goes to `take`, not into the queue of events.
 
-**Delivery**: QoS 1. A PUBACK only makes room in the queue here; it says nothing about the log.
+**Delivery**: QoS 1. A PUBACK only makes room in the queue here; it says nothing about the log. Messages for functions
+are acknowledged when `take` has them: nobody keeps those that come while the agent is away.
 **Bounds**: at most `queued_bytes_max` bytes and QUEUED_MESSAGES_MAX messages wait for their PUBACK (`has_room`); the
-network thread runs neither SQLite nor functions, it hands over events, and waits where the taker's queue is full.
+network thread runs neither SQLite nor functions, it hands over events, and waits where the taker's queue is full; for
+functions it never waits.
 """
 
 from __future__ import annotations
@@ -28,7 +31,18 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.contract.errors import SettingsError, quoted
 
-__all__ = ["Address", "Connected", "Connection", "Disconnected", "Event", "Received", "RoomAgain", "parse_url"]
+__all__ = [
+    "Address",
+    "Connected",
+    "Connection",
+    "Disconnected",
+    "Event",
+    "Received",
+    "RoomAgain",
+    "SubscriptionAnswered",
+    "Take",
+    "parse_url",
+]
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 15
@@ -55,10 +69,11 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message on the subscribed topic."""
+    """A message on the device's own topic."""
 
     connection: Connection
     payload: bytes
+    topic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,23 @@ class RoomAgain:
     connection: Connection
 
 
-Event: TypeAlias = Connected | Disconnected | Received | RoomAgain
+@dataclass(frozen=True, slots=True)
+class SubscriptionAnswered:
+    """The broker took the subscription that `Connection.subscribe` asked for, or `refused` says why not."""
+
+    connection: Connection
+    message_id: int
+    refused: str
+
+
+Event: TypeAlias = Connected | Disconnected | Received | RoomAgain | SubscriptionAnswered
+
+Take: TypeAlias = Callable[[str, bytes], None]
+"""(topic, payload) of a message for functions; called in the network thread, and must not wait."""
+
+
+def _nobody(_topic: str, _payload: bytes) -> None:
+    """Where no function listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +151,20 @@ class Connection:
         topic: str,
         deliver: Callable[[Event], None],
         queued_bytes_max: int,
+        take: Take = _nobody,
         version: str = "3.1.1",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`topic` is subscribed at once; `name` is the URL without user and password. `tls` is used for mqtts URLs
-        (None: the system's authorities)."""
+        """`topic`, the device's own, is subscribed at once; what comes on others goes to `take`. `name` is the URL
+        without user and password. `tls` is used for mqtts URLs (None: the system's authorities)."""
         self.url = url
         self.name = url.partition("://")[0] + "://" + url.partition("://")[2].rpartition("@")[2]
         self._address = parse_url(url)
         self._topic = topic
         self._deliver = deliver
+        self._take = take
+        self._own_message_id: int | None = None
+        self._asked: dict[str, int | None] = {}
         self._queued_bytes_max = queued_bytes_max
         self._queued: dict[int, int] = {}
         self._queued_bytes = 0
@@ -194,6 +229,15 @@ class Connection:
         self._queued_bytes += len(payload)
         return True
 
+    def subscribe(self, topic_filter: str) -> None:
+        """Ask for a topic filter, once; SubscriptionAnswered will be delivered. After the end nothing happens."""
+        if topic_filter not in self._asked:
+            _, self._asked[topic_filter] = self._client.subscribe(topic_filter, qos=1)
+
+    def asked_as(self, message_id: int) -> str:
+        """The topic filter of a subscription by its SubscriptionAnswered."""
+        return next((name for name, number in self._asked.items() if number == message_id), "")
+
     # -- in the network thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -214,19 +258,25 @@ class Connection:
             self._reason = f"refused: {reason}"
             client.disconnect()
         else:
-            client.subscribe(self._topic, qos=1)
+            _, self._own_message_id = client.subscribe(self._topic, qos=1)
 
     def _on_subscribe(
-        self, client: paho.Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
+        self, client: paho.Client, _userdata: Any, mid: int, reasons: list[ReasonCode], _properties: Any
     ) -> None:
-        if any(reason.is_failure for reason in reasons):
+        if mid != self._own_message_id:
+            refused = next((str(reason) for reason in reasons if reason.is_failure), "")
+            self._deliver(SubscriptionAnswered(self, mid, refused))
+        elif any(reason.is_failure for reason in reasons):
             self._reason = f"subscription to {self._topic} refused: {reasons[0]}"
             client.disconnect()
         else:
             self._deliver(Connected(self))
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
-        self._deliver(Received(self, bytes(message.payload)))
+        if message.topic == self._topic:
+            self._deliver(Received(self, bytes(message.payload), message.topic))
+        else:
+            self._take(message.topic, bytes(message.payload))
 
     def _on_publish(self, _client: paho.Client, _userdata: Any, mid: int, _reason: Any, _properties: Any) -> None:
         # paho holds the lock that `publish` needs: nothing here may wait. The thread that publishes does the sums.

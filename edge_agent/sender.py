@@ -7,10 +7,12 @@ In each turn it
     2. appends all new batches in one commit, and answers for them,
     3. lets the uplink judge the events,
     4. trims, connects, says hello where it is time,
-    5. sends up to TURN_BYTES, and begins anew.
+    5. sends up to TURN_BYTES,
+    6. says how it is, on connect, every REPORT_INTERVAL_S and when its problem changes, and begins anew.
 
 **Delivery**: a batch is answered for after its commit; the spool is trimmed on watermarks only. A close record is sent
-when the watermark that drains its epoch is on disk, and the epoch is forgotten after it.
+when the watermark that drains its epoch is on disk, and the epoch is forgotten after it. Messages for functions do not
+come through here.
 **Bounds**: INBOX_MAX things wait in the queue, then those who bring them wait. Batches that the full spool refused
 are kept for the next try (the functions' side has two a function under way, no more) and count as not accepted.
 """
@@ -24,17 +26,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from edge_agent.contract import limits, topics, watermarks, wire
+from edge_agent.contract import limits, reports, topics, watermarks, wire
 from edge_agent.contract.clock import Clock
 from edge_agent.contract.crash import crash_point
 from edge_agent.contract.errors import DecodeError, EdgewaterError, RejectError, RetryError
 
-from .mqtt import Connected, Connection, Disconnected, Event, Received, RoomAgain
+from .mqtt import Connected, Connection, Disconnected, Event, Received, RoomAgain, SubscriptionAnswered
 from .reconnect import Reconnect
 from .spool import Held, NewBatch, Spool
 from .uplink import Read, Uplink
 
-__all__ = ["Answer", "Connect", "Sender", "SenderStatus", "Submitted"]
+__all__ = ["Answer", "Connect", "Sender", "SenderStatus", "Submitted", "Subscribed"]
 
 INBOX_MAX = 1024
 TURN_BYTES = 512 * limits.KIB
@@ -43,6 +45,9 @@ _READ_MESSAGES_MAX = 64
 _RETRY_S = 0.25
 _TRIM_INTERVAL_S = 0.25
 _IDLE_S = 1.0
+REPORT_INTERVAL_S = 10.0
+_REPORT_PAUSE_S = 1.0
+"""Between two reports, however often the problem changes."""
 
 log = logging.getLogger("edgewater.agent")
 
@@ -62,6 +67,12 @@ class _Wake:
 
 Answer: TypeAlias = Callable[[object, str], None]
 """(token, why it was refused for good or nothing); called in the sender's thread."""
+Subscribed: TypeAlias = Callable[[str, str], None]
+"""(topic filter, why the broker refused it or nothing); called in the sender's thread."""
+
+
+def _nobody_asked(_topic_filter: str, _refused: str) -> None:
+    """Where no function wants topics."""
 
 
 class Connect(Protocol):
@@ -89,7 +100,15 @@ class Sender:
     """See the module. `run` is the thread; `turn` is one turn of it, for tests."""
 
     def __init__(
-        self, spool: Spool, uplink: Uplink, reconnect: Reconnect, *, connect: Connect, clock: Clock, answer: Answer
+        self,
+        spool: Spool,
+        uplink: Uplink,
+        reconnect: Reconnect,
+        *,
+        connect: Connect,
+        clock: Clock,
+        answer: Answer,
+        subscribed: Subscribed = _nobody_asked,
     ) -> None:
         self.spool = spool
         self.uplink = uplink
@@ -99,6 +118,14 @@ class Sender:
         self._connect = connect
         self._clock = clock
         self._answer = answer
+        self._subscribed = subscribed
+        self._filters: tuple[str, ...] = ()
+        self._problems: dict[str, str] = {}
+        """What troubles it now, by what it was about to do; the latest one last."""
+        self.functions_problem = ""
+        """What troubles the functions, for the report; set by the main thread."""
+        self._reported = ""
+        self._report_at_s = float("inf")
         self._inbox: queue.Queue[Submitted | Event | _Wake] = queue.Queue(INBOX_MAX)
         self._waiting: list[Submitted] = []
         self._retry_at_s = 0.0
@@ -114,6 +141,7 @@ class Sender:
         self._thread = threading.Thread(target=self.run, name="sender")
         self._batch_topic = topics.batch_topic(spool.device)
         self._hello_topic = topics.hello_topic(spool.device)
+        self._report_topic = topics.report_topic(spool.device)
         for epoch in spool.epochs():
             uplink.hold(epoch.epoch, epoch.priority, epoch.watermark, epoch.last_seq)
 
@@ -137,6 +165,11 @@ class Sender:
                 return
         else:
             self._inbox.put(event)
+
+    def want(self, topic_filters: tuple[str, ...]) -> None:
+        """Listen at these topics from now on, on every connection."""
+        self._filters = topic_filters
+        self.wake()
 
     def stop(self) -> None:
         """End the thread after its turn, close connection and spool."""
@@ -221,9 +254,11 @@ class Sender:
         self._trim(now_s)
         if self._connection is None and now_s >= self._reconnect.next_at_s:
             self._begin_connection(now_s)
+        self._subscribe()
         self._close_drained()
         self._say(self.uplink.stalled(now_s))
         self._send(now_s)
+        self._report(now_s)
 
     # -- 2. append ---------------------------------------------------------------------------------------------
 
@@ -243,6 +278,8 @@ class Sender:
             else:
                 self.uplink.appended(answer.epoch, answer.priority, answer.seq)
                 self._settle(submitted, "")
+        if not self._waiting:
+            self._clear("append")
 
     def _settle(self, submitted: Submitted, refused: str) -> None:
         self._settled += 1
@@ -251,12 +288,19 @@ class Sender:
     def _again(self, batches: list[Submitted], error: RetryError, now_s: float) -> None:
         self._waiting += batches
         self._retry_at_s = now_s + _RETRY_S
-        self._note(str(error))
+        self._note("append", str(error))
 
-    def _note(self, error: str) -> None:
-        if error != self.status.last_error:
+    def _note(self, doing: str, error: str) -> None:
+        """Keep what is wrong with `doing` until it succeeds."""
+        if error != self._problems.pop(doing, None):
             log.warning("%s", error)
+        self._problems[doing] = error
         self.status.last_error = error
+
+    def _clear(self, doing: str) -> None:
+        """It succeeded: nothing is wrong with it any more."""
+        if self._problems and self._problems.pop(doing, None) is not None:
+            self.status.last_error = next(reversed(self._problems.values()), "")
 
     # -- 3. judge ----------------------------------------------------------------------------------------------
 
@@ -268,7 +312,11 @@ class Sender:
             self._usable = True
             self.status.connections += 1
             self.status.connected_url = event.connection.name
+            self._clear("connect")
             self._say(self.uplink.connected(now_s))
+            self._report_at_s = now_s
+        elif isinstance(event, SubscriptionAnswered):
+            self._subscribed(event.connection.asked_as(event.message_id), event.refused)
         elif isinstance(event, Disconnected):
             self._lost(event.connection, event.reason, now_s)
 
@@ -277,14 +325,15 @@ class Sender:
         self.status.connected_url, self.status.session_answered = "", False
         self.uplink.disconnected()
         self._reconnect.failed(connection.url, now_s)
-        self._note(f"{connection.name}: {reason}")
+        self._note("connect", f"{connection.name}: {reason}")
 
     def _received(self, payload: bytes, now_s: float) -> None:
         try:
             answer = watermarks.decode_watermarks(payload)
         except DecodeError as error:
-            self._note(f"watermarks: {error}")
+            self._note("watermarks", f"watermarks: {error}")
             return
+        self._clear("watermarks")
         moved = self.uplink.received(answer, now_s)
         if self.uplink.session_answered and not self.status.session_answered and self._connection is not None:
             self.status.session_answered = True
@@ -304,13 +353,19 @@ class Sender:
                     self._trim_at_s = now_s
                 else:
                     del self._watermarks[epoch]
+            self._clear("trim")
         except RetryError as error:
-            self._note(str(error))
+            self._note("trim", str(error))
 
     def _begin_connection(self, now_s: float) -> None:
         url = self._reconnect.choose(now_s)
         self._connection = self._connect(url, self.deliver)
         self._connection.start()
+
+    def _subscribe(self) -> None:
+        if self._usable and self._connection is not None:
+            for topic_filter in self._filters:
+                self._connection.subscribe(topic_filter)
 
     def _close_drained(self) -> None:
         """Say close for each earlier epoch that is drained, once, and forget it. Bridges take it as a hint."""
@@ -326,8 +381,9 @@ class Sender:
             crash_point("agent.close")
             try:
                 self.spool.forget(epoch)
+                self._clear("forget")
             except (RetryError, RejectError) as error:
-                self._note(str(error))
+                self._note("forget", str(error))
                 return
             self.uplink.forget(epoch)
             log.info("epoch %d is drained and closed at seq %d", epoch, last_seq)
@@ -363,8 +419,9 @@ class Sender:
             held = self.spool.read(
                 wanted.epoch, wanted.seq, min(wanted.bytes_max, room), min(wanted.count_max, _READ_MESSAGES_MAX)
             )
+            self._clear("read")
         except RetryError as error:
-            self._note(str(error))
+            self._note("read", str(error))
             return []
         if held and len(held[0].message) > wanted.bytes_max and not wanted.alone:
             return []
@@ -389,3 +446,18 @@ class Sender:
         self._sent_up_to[held.epoch] = held.seq_last
         status.batches_sent += 1
         status.rows_sent += held.rows
+
+    # -- 6. report ---------------------------------------------------------------------------------------------
+
+    def _report(self, now_s: float) -> None:
+        """Tell people how this device is; nothing waits for it, and a report that is lost is followed by the next."""
+        problem = self.status.last_error or self.functions_problem
+        soon = problem != self._reported and now_s >= self._report_at_s - REPORT_INTERVAL_S + _REPORT_PAUSE_S
+        if not self._usable or (now_s < self._report_at_s and not soon):
+            return
+        self._reported, self._report_at_s = problem, now_s + REPORT_INTERVAL_S
+        report = reports.make_report(
+            time_us=self._clock.time_us(), backlog_batches=self.spool.batches, backlog_bytes=self.spool.bytes,
+            rows_dropped=self.spool.counts.dropped_rows, problem=problem,
+        )  # fmt: skip
+        self._publish(self._report_topic, reports.encode_report(report))

@@ -54,6 +54,7 @@ __all__ = [
     "Reason",
     "Skipped",
     "declared_body_bytes",
+    "decode_body",
     "decode_columns",
     "decode_header",
     "decode_skipped",
@@ -359,22 +360,24 @@ _skipped_decoder = msgspec.msgpack.Decoder(tuple[list[str], bytes, bytes])
 
 def decode_columns(header: Header, body: memoryview) -> list[Column]:
     """The columns of a batch, shapes checked, values not; DecodeError when they are none."""
-    raw = _raw_body(header, body)
+    return decode_body(_raw_body(header, body), header.rows)
+
+
+def decode_body(raw: bytes, rows: int) -> list[Column]:
+    """The columns of `rows` rows in a body that `encode_columns` made; as `decode_columns`."""
     try:
         found = _columns_decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DecodeError(f"body is not columns: {error}") from None
-    if not 1 <= len(found) <= limits.BATCH_COLUMNS_MAX or not 1 <= header.rows <= limits.BATCH_ROWS_MAX:
-        raise DecodeError(
-            f"{len(found)} columns of {header.rows} rows; see limits BATCH_COLUMNS_MAX and BATCH_ROWS_MAX"
-        )
+    if not 1 <= len(found) <= limits.BATCH_COLUMNS_MAX or not 1 <= rows <= limits.BATCH_ROWS_MAX:
+        raise DecodeError(f"{len(found)} columns of {rows} rows; see limits BATCH_COLUMNS_MAX and BATCH_ROWS_MAX")
     if len({item[0] for item in found}) != len(found):
         raise DecodeError("two columns have the same name")
     columns = []
     for name, type_index, validity, buffers, names, width in found:
         if not 0 <= type_index < len(TYPES):
             raise DecodeError(f"column {name!r} has type number {type_index}; known are 0 to {len(TYPES) - 1}")
-        columns.append(check_column(Column(name, TYPES[type_index], header.rows, validity, buffers, names, width)))
+        columns.append(check_column(Column(name, TYPES[type_index], rows, validity, buffers, names, width)))
     return columns
 
 

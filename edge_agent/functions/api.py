@@ -4,18 +4,20 @@
     def tank():
         return {"level_m": 1.25}
 
-A function takes no arguments and returns one of
+    @on_topic("sensors/+/temperature")
+    def temperature(message):
+        return {message.topic.split("/")[1]: float(message.text())}
 
-    None                        no rows
-    {name: number, ...}         one row each, stamped with the time at which the call began
-    [(name, number), ...]       likewise
-    [(ts_us, name, number)]     with time stamps of its own: whole microseconds since 1970-01-01 UTC
-    readings(...)               columns, for those who have thousands of rows in arrays already
+    @on_stream("readings", stream="alarms")
+    def watch(rows):
+        return [{"name": row["name"], "value": row["value"]} for row in rows if row["value"] > 90]
 
-Its name in the tables is its name in the module; its version is the digest of its file.
+`rows.py` says what a function may return. Its name in the tables is its name in the module; its version is the digest
+of its file.
 
-**Delivery**: what a call returned counts as one: when one of its values fits no column, none of its rows is sent.
-**Bounds**: an interval of 1 ms to a day; rows and bytes as in `contract/limits.py`.
+**Delivery**: what a call returned counts as one: when one of its values fits no column, none of its rows is sent. A
+message, or the rows of another function, are given to a function at most once: not again after it failed or crashed.
+**Bounds**: an interval of 1 ms to a day; messages wait as `mailbox.py` says; rows and bytes as in `contract/limits.py`.
 """
 
 from __future__ import annotations
@@ -28,23 +30,68 @@ from typing import Any, TypeVar
 from edge_agent.contract import limits
 from edge_agent.contract.errors import LimitError, RejectError, quoted
 from edge_agent.contract.names import check_stream
+from edge_agent.contract.streams import READINGS
 
-__all__ = ["Declaration", "Readings", "declaration_of", "every", "readings"]
+from .topic_filter import check_filter
+
+__all__ = ["Declaration", "Message", "Readings", "declaration_of", "every", "on_stream", "on_topic", "readings"]
 
 INTERVAL_MIN_S = 0.001
 INTERVAL_MAX_S = 86_400.0
 _CODE_TYPES = "Bhi"
 _ATTRIBUTE = "__edgewater__"
+_VARIABLE_ARGUMENTS = 0x04
+"""CO_VARARGS of a code object: the function has `*arguments`."""
 
-F = TypeVar("F", bound=Callable[[], Any])
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What a decorator says of a function: call it each `interval_s` seconds, its rows go to `stream`."""
+    """When to call a function, and where its rows go: one of `interval_s`, `topic` (a filter), `reads` (a stream) and
+    `http` (it is a WSGI application) is given."""
 
-    interval_s: float
-    stream: str
+    stream: str = READINGS
+    interval_s: float = 0.0
+    topic: str = ""
+    reads: str = ""
+    http: bool = False
+
+    @property
+    def trigger(self) -> str:
+        """As its author wrote it, without the stream it writes."""
+        if self.http:
+            return "HTTP"
+        if self.topic:
+            return f'on_topic("{self.topic}")'
+        return f'on_stream("{self.reads}")' if self.reads else f"every({self.interval_s:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An MQTT message; `time_us` is when the agent received it, in microseconds since 1970-01-01 UTC."""
+
+    topic: str
+    payload: bytes
+    time_us: int
+
+    def text(self) -> str:
+        """The payload as text. RejectError when it is not UTF-8."""
+        try:
+            return self.payload.decode()
+        except UnicodeDecodeError as error:
+            raise RejectError(
+                f"payload {quoted(self.payload)} on topic {self.topic} is not UTF-8 text: {error.reason}"
+            ) from None
+
+    def json(self) -> Any:
+        """The payload as JSON: a dict, list, text, number, bool or None. RejectError when it is not JSON."""
+        import json
+
+        try:
+            return json.loads(self.text())
+        except (ValueError, RecursionError) as error:
+            raise RejectError(f"payload {quoted(self.payload)} on topic {self.topic} is not JSON: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +104,89 @@ class Readings:
     values: array[float]
 
 
-def every(seconds: float, stream: str = "readings") -> Callable[[F], F]:
+def every(seconds: float, stream: str = READINGS) -> Callable[[F], F]:
     """Call the decorated function each `seconds` (0.001 to 86,400), and send its rows to `stream`.
 
     Calls never overlap: while one takes longer than `seconds`, the calls it delays are left out and counted.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise RejectError(f"every({quoted(seconds)}): give a number of seconds")
+        raise RejectError(f"every({quoted(seconds)}): give a number of seconds, as @every(10)")
     if not INTERVAL_MIN_S <= seconds <= INTERVAL_MAX_S:
         raise RejectError(f"every({seconds}): give {INTERVAL_MIN_S} to {INTERVAL_MAX_S:g} seconds")
-    declaration = Declaration(float(seconds), check_stream(stream))
+    return _declared(Declaration(_checked_stream(stream), interval_s=float(seconds)), arguments=0)
 
+
+def on_topic(topic: str, stream: str = READINGS) -> Callable[[F], F]:
+    """Call the decorated function with a `Message` for each MQTT message on `topic` (a filter with `+` and `#`) at the
+    agent's own broker, and send its rows to `stream`."""
+    return _declared(Declaration(_checked_stream(stream), topic=check_filter(topic)), arguments=1)
+
+
+def on_stream(reads: str, stream: str = READINGS) -> Callable[[F], F]:
+    """Call the decorated function with the rows of each batch that another function of this device put into the stream
+    `reads`, once the spool has accepted it, and send its rows to `stream`, another one.
+
+    The rows are a list of dicts: `ts` (whole microseconds since 1970-01-01 UTC) and the columns of the stream.
+    """
+    if not isinstance(reads, str):
+        raise RejectError(f'on_stream({quoted(reads)}): give the name of a stream, as @on_stream("readings")')
+    declaration = Declaration(_checked_stream(stream), reads=_checked_stream(reads))
+    if declaration.reads == declaration.stream:
+        raise RejectError(
+            f"a function on_stream({quoted(reads)}) cannot write {stream} too: it would read its own rows for ever; "
+            f'give it a stream of its own, as @on_stream("{reads}", stream="derived")'
+        )
+    return _declared(declaration, arguments=1)
+
+
+def _checked_stream(name: object) -> str:
+    if not isinstance(name, str):
+        raise RejectError(f'stream {quoted(name)} is no text; give a name, as stream="events"')
+    if name != READINGS and name.lower() == READINGS:
+        raise RejectError(
+            f"stream {quoted(name)} would land in the table of {READINGS}; write {READINGS}, or rename it"
+        )
+    return check_stream(name)
+
+
+def _declared(declaration: Declaration, *, arguments: int) -> Callable[[F], F]:
     def declare(function: F) -> F:
+        name = getattr(function, "__name__", quoted(function))
+        thing: object = function
+        if not callable(thing) or isinstance(thing, type):
+            raise RejectError(f"{name} is no function; put @{declaration.trigger} above a def")
+        if declaration_of(function) is not None:
+            raise RejectError(f"function {name} has two triggers; write a function for each")
+        _check_arguments(function, name, declaration, arguments)
         setattr(function, _ATTRIBUTE, declaration)
         return function
 
     return declare
 
 
+def _check_arguments(function: Callable[..., Any], name: str, declaration: Declaration, wanted: int) -> None:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    least = code.co_argcount - len(getattr(function, "__defaults__", None) or ())
+    if least <= wanted and (wanted <= code.co_argcount or code.co_flags & _VARIABLE_ARGUMENTS):
+        return
+    if declaration.topic:
+        call = f"def {name}(message)"
+    else:
+        call = f"def {name}(rows)" if declaration.reads else f"def {name}()"
+    raise RejectError(
+        f"function {name} takes {code.co_argcount} arguments, @{declaration.trigger} calls it with {wanted}; "
+        f"write {call}"
+    )
+
+
 def declaration_of(value: object) -> Declaration | None:
     """What a decorator of this module said of `value`, or None for anything not decorated."""
-    found = getattr(value, _ATTRIBUTE, None)
+    try:
+        found = getattr(value, _ATTRIBUTE, None)
+    except Exception:  # noqa: BLE001 - a proxy in a user's module (Flask's `request`) may raise anything
+        return None
     return found if isinstance(found, Declaration) else None
 
 

@@ -3,9 +3,12 @@
 Started afresh by the supervisor with a socket; imports neither SQLite nor MQTT. It ends with the agent: by its
 Stop, by the closed socket, or by the kernel (PR_SET_PDEATHSIG) while user code is busy.
 
-**Delivery**: rows that the agent has not answered for are not promised; they end with this process.
+**Delivery**: rows that the agent has not answered for are not promised; they end with this process. A message, or rows
+of another function, are answered for after the call with them, whatever came of it: at most once. After Stop there is
+no further call.
 **Bounds**: UNANSWERED_MAX batches wait for an answer, then the function is not called; calls that this delays are
-left out and counted. Failures are reported at most once a second, with their number.
+left out and counted. The agent lets IN_HAND_MAX messages wait here. Failures are reported at most once a second, with
+their number.
 """
 
 from __future__ import annotations
@@ -14,28 +17,50 @@ import ctypes
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from edge_agent.contract.clock import Clock, SystemClock
 from edge_agent.contract.errors import EdgewaterError, RejectError
 
-from .frames import TEXT_CHARACTERS_MAX, Answer, Batch, Channel, Failed, Load, Loaded, Report, Stop
+from .frames import (
+    TEXT_CHARACTERS_MAX,
+    Answer,
+    Batch,
+    Channel,
+    Deliver,
+    Failed,
+    Load,
+    Loaded,
+    Report,
+    Rows,
+    Stop,
+    Taken,
+)
 from .loader import Program, load_builtin, load_file
-from .rows import Body, Collector
+from .rows import Body
+from .work import Work
 
-__all__ = ["Runner", "main", "place_of"]
+__all__ = ["IN_HAND_MAX", "UNANSWERED_MAX", "Runner", "line_of", "main", "place_of", "text_of"]
 
 UNANSWERED_MAX = 2
+IN_HAND_MAX = 16
 _REPORT_INTERVAL_S = 1.0
 _WAIT_S = 60.0
 _PR_SET_PDEATHSIG = 1
 
 
-def place_of(error: BaseException, path: str) -> str:
-    """`file:line` of the last frame of `error` that is in `path`, or of the last frame at all."""
+def line_of(path: str, call: object) -> str:
+    """`file:line` of a function of the file `path`, or the file alone."""
+    code = getattr(call, "__code__", None)
+    return path if code is None else f"{path}:{code.co_firstlineno}"
+
+
+def place_of(error: BaseException, path: str, otherwise: str = "") -> str:
+    """`file:line` of the last frame of `error` that is in `path`, or of the last frame at all; of an error of ours
+    that has none in `path`, about what a function returned, `otherwise`."""
     place = ""
     inside = False
     trace: TracebackType | None = error.__traceback__
@@ -46,7 +71,7 @@ def place_of(error: BaseException, path: str) -> str:
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    return place
+    return otherwise if not inside and isinstance(error, EdgewaterError) else place
 
 
 def text_of(error: BaseException) -> str:
@@ -56,36 +81,38 @@ def text_of(error: BaseException) -> str:
 
 
 class Runner:
-    """Calls one function at its interval until it is told to stop."""
+    """Calls one function as its trigger says until it is told to stop."""
 
     def __init__(self, channel: Channel, load: Load, program: Program, clock: Clock) -> None:
         self.name, declared = program.function(load.name)
         self._path = load.path
-        self._call: Callable[[], Any] = declared.call
-        self._interval_s = declared.declaration.interval_s
-        self._stream = declared.declaration.stream
-        self._flush_interval_s = load.flush_interval_s
+        self._line = line_of(load.path, declared.call)
+        self._work = Work(
+            self.name, declared, clock, batch_rows=load.batch_rows, flush_interval_s=load.flush_interval_s
+        )
         self._channel = channel
         self._clock = clock
-        self._collector = Collector(load.batch_rows)
+        self._in_hand: deque[Deliver | Rows] = deque()
         self._unanswered = 0
         self._stopping = False
-        self._calls = self._failed = self._missed = 0
+        self._failed = 0
+        self._failing = False
         self._failure_told_s = float("-inf")
-        self._flush_at_s = float("inf")
 
     def run(self) -> None:
         """Until Stop; then what is gathered is sent and answered for. EOFError or OSError when the agent is gone."""
-        next_call_s = self._clock.monotonic_s()
-        report_at_s = next_call_s + _REPORT_INTERVAL_S
+        work = self._work
+        report_at_s = self._clock.monotonic_s() + _REPORT_INTERVAL_S
         while not self._stopping:
             now_s = self._clock.monotonic_s()
-            self._receive(min(next_call_s, self._flush_at_s, report_at_s) - now_s)
+            self._receive(0.0 if self._in_hand else min(work.due_s, report_at_s) - now_s)
             now_s = self._clock.monotonic_s()
-            if now_s >= next_call_s and not self._stopping:
+            if now_s >= work.next_call_s and not self._stopping:
                 self.call()
-                next_call_s = self._after(next_call_s, self._clock.monotonic_s())
-            if now_s >= self._flush_at_s:
+                work.called()
+            if self._in_hand and not self._stopping:
+                self.take(self._in_hand.popleft())
+            if now_s >= work.flush_at_s:
                 self.flush()
             if now_s >= report_at_s:
                 self._report()
@@ -94,38 +121,36 @@ class Runner:
         while self._unanswered:
             self._receive(_WAIT_S)
         self._report()
-
-    def _after(self, due_s: float, now_s: float) -> float:
-        """When to call next: the first multiple of the interval after `due_s` that is not over already."""
-        left_out = max(0, int((now_s - due_s) / self._interval_s))
-        self._missed += left_out
-        return due_s + (left_out + 1) * self._interval_s
+        work.close()
 
     def call(self) -> None:
-        """One call; its failure is told to the agent and is no failure of this process."""
-        self._calls += 1
-        began_us = self._clock.time_us()
-        try:
-            bodies = self._collector.add(self._call(), began_us)
-        except Exception as error:  # noqa: BLE001 - user code may raise anything, and is told what it was
-            self._tell(error)
-            return
-        self._send_all(bodies)
-        if self._collector.rows and self._flush_at_s == float("inf"):
-            self._flush_at_s = self._clock.monotonic_s() + self._flush_interval_s
+        """One call by the timer; its failure is told to the agent and is no failure of this process."""
+        self._attempt(self._work.call)
+
+    def take(self, thing: Deliver | Rows) -> None:
+        """One call with a message or rows, likewise."""
+        self._attempt(lambda: self._work.take(thing))
+        self._channel.send(Taken())
 
     def flush(self) -> None:
         """Send what is gathered as one batch."""
-        self._flush_at_s = float("inf")
-        if self._collector.rows:
-            self._send_all(iter([self._collector.take()]))
+        self._send_all(self._work.flush())
+
+    def _attempt(self, call: Callable[[], Iterator[Body]]) -> None:
+        try:
+            bodies = call()
+        except Exception as error:  # noqa: BLE001 - user code may raise anything, and is told what it was
+            self._tell(error)
+            return
+        self._failing = False
+        self._send_all(bodies)
 
     def _send_all(self, bodies: Iterator[Body]) -> None:
         try:
             for rows, body in bodies:
                 while self._unanswered >= UNANSWERED_MAX:
                     self._receive(_WAIT_S)
-                self._channel.send(Batch(self._stream, rows, body))
+                self._channel.send(Batch(self._work.declaration.stream, rows, body))
                 self._unanswered += 1
         except RejectError as error:
             self._tell(error)
@@ -136,18 +161,21 @@ class Runner:
             self._unanswered -= 1
             if message.refused:
                 self._tell(RejectError(message.refused))
+        elif isinstance(message, (Deliver, Rows)):
+            self._in_hand.append(message)
         elif isinstance(message, Stop):
             self._stopping = True
 
     def _tell(self, error: Exception) -> None:
         self._failed += 1
+        self._failing = True
         now_s = self._clock.monotonic_s()
         if now_s - self._failure_told_s >= _REPORT_INTERVAL_S:
             self._failure_told_s = now_s
-            self._channel.send(Failed(False, text_of(error), place_of(error, self._path)))
+            self._channel.send(Failed(False, text_of(error), place_of(error, self._path, self._line)))
 
     def _report(self) -> None:
-        self._channel.send(Report(self._calls, self._failed, self._missed))
+        self._channel.send(Report(self._work.calls, self._failed, self._work.missed, self._failing))
 
 
 def _die_with(agent_pid: int) -> None:
@@ -172,9 +200,13 @@ def _serve(channel: Channel) -> None:
         return
     try:
         program = load_builtin(load.path) if load.builtin else load_file(Path(load.path))
-        runner = Runner(channel, load, program, SystemClock())
-    except Exception as error:  # noqa: BLE001 - a user's file may raise anything when it is loaded
+        name, declared = program.function(load.name)
+        if not load.check and declared.declaration.http:
+            raise RejectError(f"{name} is a WSGI application, which this version does not serve")
+        runner = None if load.check else Runner(channel, load, program, SystemClock())
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's file may raise anything when it is loaded
         channel.send(Failed(True, text_of(error), place_of(error, load.path)))
         raise SystemExit(1) from None
-    channel.send(Loaded(runner.name, list(program.functions), program.version))
-    runner.run()
+    channel.send(Loaded(name, program.declarations, program.version))
+    if runner is not None:
+        runner.run()

@@ -2,10 +2,13 @@
 
 A frame is 4 bytes of length (little-endian) and a msgpack array whose first element is the message's tag:
 
-    agent -> function   Load (what to run), Answer (to one Batch, in order), Stop
-    function -> agent   Loaded, Batch, Failed (one call, or loading), Report (counters, about once a second)
+    agent -> function   Load (what to run), Answer (to one Batch, in order), Deliver (an MQTT message), Rows (a batch of
+                        another function), Stop
+    function -> agent   Loaded, Batch, Taken (one Deliver or Rows is done with), Failed (one call, or loading), Report
+                        (counters, about once a second)
 
-**Delivery**: a batch is the spool's when its Answer says so. **Bounds**: FUNCTION_FRAME_BYTES_MAX, checked on the
+**Delivery**: a batch is the spool's when its Answer says so; a message is done with when it is Taken, whatever the
+function made of it. **Bounds**: FUNCTION_FRAME_BYTES_MAX, checked on the
 length before anything of that size is buffered; a peer that breaks the rules is told nothing and ended.
 """
 
@@ -21,10 +24,13 @@ import msgspec
 from edge_agent.contract import limits
 from edge_agent.contract.errors import DecodeError, LimitError
 
+from .api import Declaration
+
 __all__ = [
     "Answer",
     "Batch",
     "Channel",
+    "Deliver",
     "Failed",
     "FrameReader",
     "FromAgent",
@@ -32,7 +38,9 @@ __all__ = [
     "Load",
     "Loaded",
     "Report",
+    "Rows",
     "Stop",
+    "Taken",
     "decode_from_function",
     "encode",
 ]
@@ -43,13 +51,15 @@ TEXT_CHARACTERS_MAX = 2000
 
 
 class Load(msgspec.Struct, array_like=True, tag="load", frozen=True):
-    """Run the function `name` (empty: the first declared) of the file or, with `builtin`, of the module `path`."""
+    """Run the function `name` (empty: the first declared) of the file or, with `builtin`, of the module `path`; with
+    `check` say what it declares and end."""
 
     builtin: bool
     path: str
     name: str
     batch_rows: int
     flush_interval_s: float
+    check: bool = False
 
 
 class Answer(msgspec.Struct, array_like=True, tag="answer", frozen=True):
@@ -58,15 +68,31 @@ class Answer(msgspec.Struct, array_like=True, tag="answer", frozen=True):
     refused: str = ""
 
 
+class Deliver(msgspec.Struct, array_like=True, tag="deliver", frozen=True):
+    """An MQTT message for a function on_topic, with the time at which the agent had it."""
+
+    topic: str
+    payload: bytes
+    time_us: int
+
+
+class Rows(msgspec.Struct, array_like=True, tag="rows", frozen=True):
+    """A batch that the spool has accepted, for a function on_stream: its encoded body as the function sent it."""
+
+    stream: str
+    rows: int
+    body: bytes
+
+
 class Stop(msgspec.Struct, array_like=True, tag="stop", frozen=True):
     """Call no more, send what is gathered, end."""
 
 
 class Loaded(msgspec.Struct, array_like=True, tag="loaded", frozen=True):
-    """The function `name` is about to be called; `names` are all that its file declares."""
+    """The function `name` is about to be called; `functions` are all that its file declares, by name."""
 
     name: str
-    names: list[str]
+    functions: dict[str, Declaration]
     version: bytes
 
 
@@ -78,6 +104,10 @@ class Batch(msgspec.Struct, array_like=True, tag="batch", frozen=True):
     body: bytes
 
 
+class Taken(msgspec.Struct, array_like=True, tag="taken", frozen=True):
+    """The oldest Deliver or Rows is done with."""
+
+
 class Failed(msgspec.Struct, array_like=True, tag="failed", frozen=True):
     """Something went wrong in user code; `place` is file and line. A failure of loading ends the process."""
 
@@ -87,17 +117,18 @@ class Failed(msgspec.Struct, array_like=True, tag="failed", frozen=True):
 
 
 class Report(msgspec.Struct, array_like=True, tag="report", frozen=True):
-    """Counters since the process began."""
+    """Counters since the process began, and whether what was done last failed."""
 
     calls: int
     failed: int
     missed: int
+    failing: bool = False
 
 
-FromAgent: TypeAlias = Load | Answer | Stop
-FromFunction: TypeAlias = Loaded | Batch | Failed | Report
-_from_agent = msgspec.msgpack.Decoder(Load | Answer | Stop)
-_from_function = msgspec.msgpack.Decoder(Loaded | Batch | Failed | Report)
+FromAgent: TypeAlias = Load | Answer | Deliver | Rows | Stop
+FromFunction: TypeAlias = Loaded | Batch | Taken | Failed | Report
+_from_agent = msgspec.msgpack.Decoder(Load | Answer | Deliver | Rows | Stop)
+_from_function = msgspec.msgpack.Decoder(Loaded | Batch | Taken | Failed | Report)
 _encoder = msgspec.msgpack.Encoder()
 
 

@@ -1,7 +1,9 @@
 """One function's process, seen from the agent: started, listened to, answered, ended, started again.
 
-**Delivery**: an answer goes to the process that sent the batch, never to the one after it (`run_number`).
-**Bounds**: a process that breaks the protocol - a frame over its limit, more than UNANSWERED_MAX batches without an
+**Delivery**: an answer goes to the process that sent the batch, never to the one after it (`run_number`). What a
+process had in hand of messages and rows when it ended is not given to the next one, and counts as missed.
+**Bounds**: at most IN_HAND_MAX messages are at a process, and none is sent while an earlier one does not fit the
+socket. A process that breaks the protocol - a frame over its limit, more than UNANSWERED_MAX batches without an
 answer - is killed and started again with back-off: RESTART_MIN_S, doubling to RESTART_MAX_S, reset after RAN_WELL_S.
 """
 
@@ -19,8 +21,23 @@ from pathlib import Path
 
 from edge_agent.contract.errors import DecodeError
 
-from .child import UNANSWERED_MAX
-from .frames import Answer, Batch, FrameReader, FromAgent, FromFunction, Load, Stop, decode_from_function, encode
+from .api import Declaration
+from .child import IN_HAND_MAX, UNANSWERED_MAX
+from .frames import (
+    Answer,
+    Batch,
+    Deliver,
+    FrameReader,
+    FromAgent,
+    FromFunction,
+    Load,
+    Rows,
+    Stop,
+    Taken,
+    decode_from_function,
+    encode,
+)
+from .mailbox import Mailbox
 
 __all__ = ["FunctionProcess", "Source", "Start", "restart_pause_s", "start_process"]
 
@@ -91,15 +108,24 @@ class FunctionProcess:
     missed: int = 0
     rows: int = 0
     last_error: str = ""
+    declaration: Declaration | None = None
+    mailbox: Mailbox | None = None
+    in_hand: int = 0
+    lost: int = 0
+    """Messages that ended with a process of this function."""
+    topic_refused: str = ""
+    """Why the broker does not let the agent subscribe to the function's topic."""
     process: subprocess.Popen[bytes] | None = None
     connection: socket.socket | None = None
     reader: FrameReader = field(default_factory=FrameReader)
+    unsent: bytearray = field(default_factory=bytearray)
 
     def start(self, now_s: float) -> socket.socket:
         """Start the process; the socket to listen at."""
         self.process, self.connection = self.start_process()
         self.reader = FrameReader()
         self.state, self.started_at_s, self.unanswered = "starting", now_s, 0
+        self.unsent.clear()
         self.run_number += 1
         self.starts += 1
         self.calls = self.failed = self.missed = 0
@@ -107,13 +133,39 @@ class FunctionProcess:
         return self.connection
 
     def send(self, message: FromAgent) -> None:
-        """Tell the process something; one that is gone, or does not read, is noticed elsewhere."""
+        """Tell the process something; one that is gone is noticed elsewhere, and one that does not read keeps the rest
+        waiting in `unsent` (see `send_unsent`)."""
         if self.connection is not None:
+            self.unsent += encode(message)
+            self.send_unsent()
+
+    def send_unsent(self) -> None:
+        """Send what did not fit the socket's buffer, as far as it fits now."""
+        while self.unsent and self.connection is not None:
             try:
-                # A few bytes a message, and at most UNANSWERED_MAX + 2 of them: they always fit the socket's buffer.
-                self.connection.send(encode(message))
+                sent = self.connection.send(self.unsent)
+            except BlockingIOError:
+                return
             except OSError as error:
                 self.last_error = f"does not listen: {error}"
+                self.unsent.clear()
+                return
+            del self.unsent[:sent]
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the process may be given another message."""
+        return self.state == "running" and self.in_hand < IN_HAND_MAX and not self.unsent
+
+    @property
+    def missed_in_all(self) -> int:
+        """Calls that the timer left out, and messages that never came to a call."""
+        return self.missed + self.lost + (0 if self.mailbox is None else self.mailbox.missed)
+
+    def give(self, thing: Deliver | Rows) -> None:
+        """Give the process a message or rows, when `takes_more`."""
+        self.in_hand += 1
+        self.send(thing)
 
     def receive(self) -> list[FromFunction]:
         """What the process said. EOFError when it is gone, DecodeError when it breaks the protocol."""
@@ -128,6 +180,9 @@ class FunctionProcess:
             raise EOFError("the process has ended")
         messages = [decode_from_function(frame) for frame in self.reader.feed(data)]
         self.unanswered += sum(isinstance(message, Batch) for message in messages)
+        self.in_hand -= sum(isinstance(message, Taken) for message in messages)
+        if self.in_hand < 0:
+            raise DecodeError("the process has taken messages that it was not given")
         if self.unanswered > UNANSWERED_MAX:
             raise DecodeError(f"{self.unanswered} batches without waiting for an answer; {UNANSWERED_MAX} are allowed")
         return messages
@@ -162,6 +217,9 @@ class FunctionProcess:
         self.kill()
         status = self.process.wait()
         self.process = None
+        self.lost += self.in_hand
+        self.in_hand = 0
+        self.unsent.clear()
         self.failures = 1 if now_s - self.started_at_s >= RAN_WELL_S else self.failures + 1
         self.start_at_s = now_s + restart_pause_s(self.failures)
         self.state = "stopped" if self.state == "stopping" else "waiting"

@@ -81,6 +81,8 @@ class Bridge:
                 mark = self.fold.watermark(DEVICE, held.epoch)
                 assert held.first_seq <= mark + 1, "the device trimmed above the fold's watermark"
             return self.answer()
+        if "/report/" in topic:
+            return None
         header, _ = decode_header(payload)
         self.appends += 1
         verdict = self.fold.apply(self.appends, now_ms, header)

@@ -17,7 +17,7 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.contract import limits, topics, watermarks
+from edge_agent.contract import limits, reports, topics, watermarks
 from edge_agent.contract.fold import Outcome, PartitionFold
 from edge_agent.contract.wire import Kind, decode_header
 
@@ -33,6 +33,7 @@ class WatermarkResponder:
         self.accepted: list[bytes] = []
         self.closed: list[tuple[str, int]] = []
         self.hellos = 0
+        self.reports: list[reports.Report] = []
         self.messages = 0
         self.rows = 0
         self.answering = True
@@ -72,6 +73,9 @@ class WatermarkResponder:
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
         kind, device = topics.device_of(message.topic)
         payload = bytes(message.payload)
+        if kind == "report":
+            self.reports.append(reports.decode_report(payload))
+            return
         with self._lock:
             self._changed.add(device)
             if kind == "hello":

@@ -17,6 +17,7 @@ from edge_agent.contract.balancing import parse_endpoints
 from edge_agent.contract.clock import ManualClock
 from edge_agent.contract.errors import SettingsError, StopError
 from edge_agent.contract.names import check_device
+from edge_agent.contract.reports import Report, decode_report
 from edge_agent.contract.settings import load
 from edge_agent.functions.process import Source
 from edge_agent.mqtt import Address, Connected, Disconnected, Received, RoomAgain, parse_url
@@ -35,6 +36,7 @@ class Bench:
         self.clock = ManualClock()
         self.answers: list[tuple[object, str]] = []
         self.published: list[tuple[str, bytes]] = []
+        self.reports: list[Report] = []
         self.connections: list[PlayedConnection] = []
         self.spool = open_spool(directory, settings=settings, clock=self.clock)
         self.sender = Sender(
@@ -48,8 +50,15 @@ class Bench:
 
     def connect(self, url: str, deliver: Any) -> PlayedConnection:
         """A connection that keeps what is published."""
-        self.connections.append(PlayedConnection(url, lambda topic, payload: self.published.append((topic, payload))))
+        self.connections.append(PlayedConnection(url, self.carry))
         return self.connections[-1]
+
+    def carry(self, topic: str, payload: bytes) -> None:
+        """Keep a message; reports apart."""
+        if "/report/" in topic:
+            self.reports.append(decode_report(payload))
+        else:
+            self.published.append((topic, payload))
 
     def connected(self) -> PlayedConnection:
         """Begin a connection, and let a bridge answer its hello."""
@@ -198,7 +207,9 @@ class TestUrls:
         with pytest.raises(SettingsError) as raised:
             parse_url("mqtt://me:secret@h:x")
         assert "secret" not in str(raised.value)
-        connection = Connector(AgentSettings(), "pump-7")("mqtt://me:secret@h:1", lambda event: None)
+        connection = Connector(AgentSettings(), "pump-7", lambda topic, payload: None)(
+            "mqtt://me:secret@h:1", lambda event: None
+        )
         assert connection.name == "mqtt://h:1"
 
 

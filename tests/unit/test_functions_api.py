@@ -16,7 +16,7 @@ from edge_agent.contract.columns import Column
 from edge_agent.contract.errors import RejectError
 from edge_agent.functions.api import declaration_of, every, readings
 from edge_agent.functions.loader import load_builtin, load_file
-from edge_agent.functions.rows import BULK_ROWS_MAX, Body, Collector
+from edge_agent.functions.rows import BULK_ROWS_MAX, Body, ReadingsCollector
 
 TS = 1_700_000_000_000_000
 Row = tuple[int, str, float]
@@ -42,7 +42,7 @@ def rows(body: Body) -> list[Row]:
 
 def collected(*results: Any, batch_rows: int = 1000) -> list[list[Row]]:
     """The batches made of some calls' results, the unfinished one last."""
-    collector = Collector(batch_rows)
+    collector = ReadingsCollector(batch_rows, "tank")
     batches = [rows(body) for result in results for body in collector.add(result, TS)]
     return batches + ([rows(collector.take())] if collector.rows else [])
 
@@ -103,18 +103,18 @@ class TestReturned:
     @pytest.mark.parametrize("value", ["12", None, (1 << 53) + 1, 10**400, [1], 1j])
     def test_a_value_that_no_column_holds(self, value: Any) -> None:
         """The error names value and reading; the whole call's rows are left out, those of other calls are not."""
-        collector = Collector(1000)
+        collector = ReadingsCollector(1000, "tank")
         list(collector.add({"good": 1}, TS))
         with pytest.raises(RejectError, match=r"value .* of 'bad'"):
             collector.add({"before": 1, "bad": value}, TS)
         assert rows(collector.take()) == [(TS, "good", 1.0)]
 
     @pytest.mark.parametrize(
-        "wrong", ["text", 5, [1], [("a",)], [("a", 1, 2, 3)], {"": 1}, {3: 1}, [(1.5, "a", 1)], {"\ud800": 1}]
+        "wrong", ["text", object(), [1], [("a",)], [("a", 1, 2, 3)], {"": 1}, {3: 1}, [(1.5, "a", 1)], {"\ud800": 1}]
     )
     def test_other_shapes_are_errors(self, wrong: Any) -> None:
         """What is no row, or has no proper name or time, is refused before anything is gathered."""
-        collector = Collector(1000)
+        collector = ReadingsCollector(1000, "tank")
         with pytest.raises(RejectError):
             list(collector.add(wrong, TS))
         assert collector.rows == 0
@@ -128,7 +128,7 @@ class TestReturned:
     @pytest.mark.parametrize(("names", "width"), [(3, 1), (300, 2)])
     def test_codes_are_as_narrow_as_they_can(self, names: int, width: int) -> None:
         """A byte a row up to 256 names."""
-        collector = Collector(1000)
+        collector = ReadingsCollector(1000, "tank")
         list(collector.add({f"n{i}": i for i in range(names)}, TS))
         assert columns(collector.take())["name"].width == width
 
@@ -227,7 +227,15 @@ class TestLoader:
 class TestPublic:
     def test_exported_names(self) -> None:
         """What authors may import is sorted and complete."""
-        assert edge_agent.__all__ == ["Readings", "every", "readings"]
+        assert edge_agent.__all__ == [
+            "FunctionKit",
+            "Message",
+            "Readings",
+            "every",
+            "on_stream",
+            "on_topic",
+            "readings",
+        ]
         assert edge_agent.every is every
         with pytest.raises(AttributeError, match="nothing_like_it"):
             _ = edge_agent.nothing_like_it
