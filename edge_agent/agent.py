@@ -36,6 +36,7 @@ from edge_agent.contract.status import StatusFile
 
 from .agent_settings import PRIORITY_DEFAULT, AgentSettings, checked, default_device
 from .functions.frames import Batch
+from .functions.http_ports import HttpSettings
 from .functions.loader import check_syntax
 from .functions.supervisor import Source, Supervisor, Token
 from .mqtt import Connection, Event, Take, parse_url
@@ -103,6 +104,7 @@ class Agent:
         self._supervisor = Supervisor(
             sources, self._submit, self._clock, batch_rows=settings.batch_rows,
             flush_interval_s=settings.flush_interval_s, want=self.sender.want,
+            http=HttpSettings(settings.http_host, settings.http_port, settings.http_body_bytes_max),
         )  # fmt: skip
         self._status = StatusFile(settings.run_dir or None, f"agent-{self.device}")
         self._status_at_s = 0.0

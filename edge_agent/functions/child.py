@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from edge_agent.contract.clock import Clock, SystemClock
 from edge_agent.contract.errors import EdgewaterError, RejectError
@@ -178,6 +179,11 @@ class Runner:
         self._channel.send(Report(self._work.calls, self._failed, self._work.missed, self._failing))
 
 
+class _Runs(Protocol):
+    def run(self) -> None:
+        """Until Stop."""
+
+
 def _die_with(agent_pid: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != agent_pid:
@@ -194,16 +200,22 @@ def main(descriptor: int, agent_pid: int) -> None:
         raise SystemExit(0) from None
 
 
+def _runner(channel: Channel, load: Load, program: Program, name: str) -> _Runs:
+    if program.functions[name].declaration.http:
+        from .http_runner import HttpRunner
+
+        return HttpRunner(channel, load.path, program.functions[name].call)
+    return Runner(channel, load, program, SystemClock())
+
+
 def _serve(channel: Channel) -> None:
     load = channel.receive(_WAIT_S)
     if not isinstance(load, Load):
         return
     try:
         program = load_builtin(load.path) if load.builtin else load_file(Path(load.path))
-        name, declared = program.function(load.name)
-        if not load.check and declared.declaration.http:
-            raise RejectError(f"{name} is a WSGI application, which this version does not serve")
-        runner = None if load.check else Runner(channel, load, program, SystemClock())
+        name, _ = program.function(load.name)
+        runner = None if load.check else _runner(channel, load, program, name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's file may raise anything when it is loaded
         channel.send(Failed(True, text_of(error), place_of(error, load.path)))
         raise SystemExit(1) from None

@@ -30,6 +30,7 @@ from .frames import (
     FrameReader,
     FromAgent,
     FromFunction,
+    Listen,
     Load,
     Rows,
     Stop,
@@ -106,6 +107,7 @@ class FunctionProcess:
     calls: int = 0
     failed: int = 0
     missed: int = 0
+    refused: int = 0
     rows: int = 0
     last_error: str = ""
     declaration: Declaration | None = None
@@ -128,7 +130,7 @@ class FunctionProcess:
         self.unsent.clear()
         self.run_number += 1
         self.starts += 1
-        self.calls = self.failed = self.missed = 0
+        self.calls = self.failed = self.missed = self.refused = 0
         self.send(Load(self.source.builtin, self.source.path, self.name, self.batch_rows, self.flush_interval_s))
         return self.connection
 
@@ -138,6 +140,16 @@ class FunctionProcess:
         if self.connection is not None:
             self.unsent += encode(message)
             self.send_unsent()
+
+    def listen(self, listening: socket.socket, body_bytes_max: int) -> None:
+        """Hand the process the listening socket of its WSGI app; the agent keeps it too."""
+        if self.connection is not None:
+            try:
+                # The first frame after Load, which the process has read: the socket's buffer is empty.
+                socket.send_fds(self.connection, [encode(Listen(body_bytes_max))], [listening.fileno()])
+            except OSError as error:
+                self.last_error = f"does not take its listening socket: {error}"
+                self.kill()
 
     def send_unsent(self) -> None:
         """Send what did not fit the socket's buffer, as far as it fits now."""

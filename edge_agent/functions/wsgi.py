@@ -21,14 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_agent.contract.errors import RejectError, StopError, quoted
+from edge_agent.contract.errors import RejectError, quoted
 
 from .http_errors import App, Counts, JsonErrors, Tell, json_answer
+from .http_ports import BACKLOG_MAX
 
-__all__ = ["Service", "check_app", "listening_socket", "own_files", "url_of"]
+__all__ = ["Service", "check_app", "own_files", "require_waitress"]
 
 CONNECTIONS_MAX = 100
-BACKLOG_MAX = 512
 THREADS = 4
 HEAD_BYTES_MAX = 32 * 1024
 IDLE_S = 30.0
@@ -41,38 +41,12 @@ _OUTPUT_BYTES_MAX = 4 * 1024 * 1024
 log = logging.getLogger("edgewater.functions.http")
 
 
-# -- in the agent ----------------------------------------------------------------------------------------------
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens at `host`:`port` (0: any free one); StopError names both when that cannot be."""
+def require_waitress() -> None:
+    """RejectError that says what to install when waitress is missing."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        found = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise StopError(f"http_host {quoted(host)} is no address of this machine: {error}") from None
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(BACKLOG_MAX)
-    except OSError as error:
-        found.close()
-        raise StopError(
-            f"cannot serve HTTP at {host} port {port}: {error.strerror or error}; end what uses it, or set http_port "
-            "to another port or to 0 for any free one"
-        ) from None
-    return found
-
-
-def url_of(listening: socket.socket) -> str:
-    """`http://host:port` of a listening socket."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-# -- in the function's process ---------------------------------------------------------------------------------
+        import waitress.server  # noqa: F401 - whether it is there
+    except ImportError:
+        raise RejectError("serving HTTP needs waitress; pip install 'edgewater[http]'") from None
 
 
 def check_app(app: object, where: str) -> App:
@@ -143,13 +117,11 @@ class Service:
 
 
 def _server(app: App, listening: socket.socket, counts: Counts, body_bytes_max: int) -> Any:
-    try:
-        from waitress.adjustments import Adjustments
-        from waitress.channel import HTTPChannel
-        from waitress.server import TcpWSGIServer
-        from waitress.task import ErrorTask, ThreadedTaskDispatcher
-    except ImportError:
-        raise RejectError("serving HTTP needs waitress; pip install 'edgewater[http]'") from None
+    require_waitress()
+    from waitress.adjustments import Adjustments
+    from waitress.channel import HTTPChannel
+    from waitress.server import TcpWSGIServer
+    from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
     class JsonErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no annotations
         """Waitress' own refusals (malformed, too large ...), as JSON."""

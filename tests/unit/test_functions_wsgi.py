@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.contract.errors import RejectError, StopError
+from edge_agent.contract.errors import RejectError
 from edge_agent.functions import wsgi
-from edge_agent.functions.wsgi import Service, check_app, listening_socket, own_files, url_of
+from edge_agent.functions.http_ports import listening_socket
+from edge_agent.functions.wsgi import Service, check_app, own_files
 from tests.kit.http import HttpCaller, call
 from tests.kit.processes import ROOT
 from tests.kit.wait import until
@@ -287,26 +287,6 @@ class TestLimits:
             assert caller.answer().body == b"done"
 
 
-class TestListening:
-    def test_a_busy_port_is_named(self) -> None:
-        """The error names host, port and setting."""
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            port = other.getsockname()[1]
-            with pytest.raises(StopError, match=f"127.0.0.1 port {port}.*http_port"):
-                listening_socket("127.0.0.1", port)
-
-    @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
-    def test_hosts(self, host: str) -> None:
-        """A host that is no address of this machine is an error that names it."""
-        with pytest.raises(StopError, match=host):
-            listening_socket(host, 0)
-
-    def test_url(self) -> None:
-        """IPv6 addresses are written in brackets."""
-        with listening_socket("127.0.0.1", 0) as listening:
-            assert url_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}"
-
-
 class TestWhatIsAnApp:
     def test_apps(self) -> None:
         """Functions of two arguments and objects that can be called with them are apps."""
@@ -345,6 +325,6 @@ class TestWhatIsAnApp:
 
     def test_missing_waitress(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The error says what to install."""
-        monkeypatch.setitem(sys.modules, "waitress.adjustments", None)
+        monkeypatch.setitem(sys.modules, "waitress.server", None)
         with listening_socket("127.0.0.1", 0) as listening, pytest.raises(RejectError, match=r"edgewater\[http\]"):
             Service(echo, listening, path="x.py", body_bytes_max=1, tell=lambda _text, _place: None)
