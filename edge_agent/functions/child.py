@@ -1,7 +1,7 @@
 """The process of one function: calls it, gathers its rows, encodes batches, sends them to the agent.
 
-Started afresh by the supervisor with a socket; imports neither SQLite nor MQTT. It ends with the agent: by its
-Stop, by the closed socket, or by the kernel (PR_SET_PDEATHSIG) while user code is busy.
+Forked by the warm parent, or started afresh, with a socket; imports neither SQLite nor MQTT. It ends with the agent: by
+its Stop, by the closed socket, or by the kernel (PR_SET_PDEATHSIG) while user code is busy.
 
 **Delivery**: rows that the agent has not answered for are not promised; they end with this process. A message, or rows
 of another function, are answered for after the call with them, whatever came of it: at most once. After Stop there is
@@ -44,7 +44,7 @@ from .loader import Program, load_builtin, load_file
 from .rows import Body
 from .work import Work
 
-__all__ = ["IN_HAND_MAX", "UNANSWERED_MAX", "Runner", "line_of", "main", "place_of", "text_of"]
+__all__ = ["IN_HAND_MAX", "UNANSWERED_MAX", "Runner", "die_with", "line_of", "main", "place_of", "text_of"]
 
 UNANSWERED_MAX = 2
 IN_HAND_MAX = 16
@@ -184,7 +184,8 @@ class _Runs(Protocol):
         """Until Stop."""
 
 
-def _die_with(agent_pid: int) -> None:
+def die_with(agent_pid: int) -> None:
+    """Have the kernel end this process when its parent, which must be `agent_pid`, ends; SystemExit when it has."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != agent_pid:
         raise SystemExit(0)
@@ -192,7 +193,7 @@ def _die_with(agent_pid: int) -> None:
 
 def main(descriptor: int, agent_pid: int) -> None:
     """Serve the agent at the other end of socket `descriptor` until it says Stop."""
-    _die_with(agent_pid)
+    die_with(agent_pid)
     channel = Channel(socket.socket(fileno=descriptor))
     try:
         _serve(channel)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -54,6 +55,7 @@ class HttpRunner:
 
     def _listen(self, message: Listen) -> None:
         listening = socket.socket(fileno=self._channel.descriptors.pop(0))
+        os.set_inheritable(listening.fileno(), False)
         self._service = Service(
             self._app, listening, path=self._path, body_bytes_max=message.body_bytes_max, tell=self._tell
         )

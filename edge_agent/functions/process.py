@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from edge_agent.contract.errors import DecodeError
 
@@ -40,20 +41,42 @@ from .frames import (
 )
 from .mailbox import Mailbox
 
-__all__ = ["FunctionProcess", "Source", "Start", "restart_pause_s", "start_process"]
+__all__ = ["ROOT", "FunctionProcess", "Process", "Source", "Start", "restart_pause_s", "start_process"]
 
 RESTART_MIN_S = 0.2
 RESTART_MAX_S = 30.0
 RAN_WELL_S = 10.0
 _RECEIVE_BYTES = 256 * 1024
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 # -I: neither the environment nor the current folder decides what is imported; so the package's place is given.
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from edge_agent.functions.child import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
-Start = Callable[[], tuple["subprocess.Popen[bytes]", socket.socket]]
+
+class Process(Protocol):
+    """A function's process: its id is its own, and its group's, until `wait` has returned."""
+
+    pid: int
+
+    def kill_group(self) -> None:
+        """End it and what it has started (in its group), at once; nothing when it has ended."""
+
+    def wait(self) -> int | None:
+        """Its exit status (negative: the signal that ended it), after its end; None when nobody knows."""
+
+
+Start = Callable[[], tuple[Process, socket.socket]]
+
+
+class FreshProcess(subprocess.Popen[bytes]):
+    """A process started afresh, by the agent itself."""
+
+    def kill_group(self) -> None:
+        """As `Process` says."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +92,13 @@ def restart_pause_s(failures: int) -> float:
     return min(RESTART_MAX_S, RESTART_MIN_S * 2.0 ** min(failures - 1, 16))
 
 
-def start_process() -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_process() -> tuple[FreshProcess, socket.socket]:
     """A new child (`child.py`) in a session of its own, and the agent's end of its socket."""
     ours, theirs = socket.socketpair()
     with theirs:
         descriptor = theirs.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BOOT, str(_ROOT), str(descriptor), str(os.getpid())],
+        process = FreshProcess(
+            [sys.executable, "-I", "-c", _BOOT, str(ROOT), str(descriptor), str(os.getpid())],
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             # What a function prints is for people to read: it goes where the agent's log goes.
@@ -117,7 +140,7 @@ class FunctionProcess:
     """Messages that ended with a process of this function."""
     topic_refused: str = ""
     """Why the broker does not let the agent subscribe to the function's topic."""
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     connection: socket.socket | None = None
     reader: FrameReader = field(default_factory=FrameReader)
     unsent: bytearray = field(default_factory=bytearray)
@@ -217,8 +240,7 @@ class FunctionProcess:
     def kill(self) -> None:
         """End the process and what it has started, at once."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill_group()
 
     def ended(self, now_s: float) -> int | None:
         """After its socket was closed: end the process for good, and say when to start the next. Its exit status."""

@@ -293,6 +293,11 @@ class Supervisor:
         """After `stop`: whether no process is left."""
         return all(function.process is None for function in self.functions)
 
+    @property
+    def deserted(self) -> bool:
+        """Whether every function has ended for good."""
+        return all(function.state == "stopped" and function.process is None for function in self.functions)
+
     def close(self) -> None:
         """Kill what still runs, and close the selector and the listening sockets."""
         self._ports.close()
