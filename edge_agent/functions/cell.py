@@ -50,6 +50,8 @@ def text_bytes(text: str) -> int:
 
 def whole(value: object) -> int | None:
     """`value` as an integer, when it is one (an int, a numpy integer) but no boolean; else None."""
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return None
     try:
@@ -60,10 +62,15 @@ def whole(value: object) -> int | None:
 
 def microseconds(value: object) -> int:
     """A time as microseconds since 1970-01-01 UTC: a whole number of them, or a datetime with a zone. RejectError."""
-    if isinstance(value, datetime):
-        if value.utcoffset() is None:
+    if type(value) is not int and isinstance(value, datetime):
+        try:
+            zone = value.utcoffset()
+            number = None if zone is None else (value - _EPOCH) // _MICROSECOND
+        except Exception:  # noqa: BLE001 - of pandas, NaT is a datetime until it is asked
+            raise RejectError("is no time; send None where there is none") from None
+        if number is None:
             raise RejectError("has no time zone; say which one, as datetime.now(timezone.utc)")
-        return (value - _EPOCH) // _MICROSECOND
+        return number
     number = whole(value)
     if number is None:
         raise RejectError("is not whole microseconds since 1970, nor a datetime with a time zone")
@@ -101,6 +108,10 @@ def cell(value: object, column: str, function: str) -> Cell | None:
         return "float64", value  # type: ignore[return-value]  # known from its type
     if value is None:
         return None
+    if kind is int and _INT64_MIN <= value <= _INT64_MAX:  # type: ignore[operator]  # likewise
+        return "int64", value  # type: ignore[return-value]
+    if kind is bool:
+        return "bool", value  # type: ignore[return-value]
     if isinstance(value, str):
         return _text(value, column, function)
     if isinstance(value, bool) or _is_numpy_bool(value):
@@ -115,7 +126,7 @@ def cell(value: object, column: str, function: str) -> Cell | None:
         if not _INT64_MIN <= number <= _INT64_MAX:
             raise RejectError(f"{_whose(value, column, function)} is beyond 64 bits; send it as text: str(value)")
         return "int64", number
-    if isinstance(value, SupportsFloat):
+    if isinstance(value, SupportsFloat) and not isinstance(value, complex):
         try:
             return "float64", float(value)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything, and is told what it was

@@ -77,7 +77,10 @@ def place_of(error: BaseException, path: str, otherwise: str = "") -> str:
 
 def text_of(error: BaseException) -> str:
     """What went wrong, in one line."""
-    text = str(error) if isinstance(error, EdgewaterError) else f"{type(error).__name__}: {error}"
+    try:
+        text = str(error) if isinstance(error, EdgewaterError) else f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an exception of a user may fail at saying what it is
+        text = f"{type(error).__name__}, which cannot say what it is"
     return text.replace("\n", " ")[:TEXT_CHARACTERS_MAX]
 
 
@@ -140,7 +143,7 @@ class Runner:
     def _attempt(self, call: Callable[[], Iterator[Body]]) -> None:
         try:
             bodies = call()
-        except Exception as error:  # noqa: BLE001 - user code may raise anything, and is told what it was
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything, sys.exit() too, and is told it
             self._tell(error)
             return
         self._failing = False
@@ -167,7 +170,7 @@ class Runner:
         elif isinstance(message, Stop):
             self._stopping = True
 
-    def _tell(self, error: Exception) -> None:
+    def _tell(self, error: BaseException) -> None:
         self._failed += 1
         self._failing = True
         now_s = self._clock.monotonic_s()

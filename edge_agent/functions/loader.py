@@ -79,7 +79,8 @@ def _is_wsgi(value: object) -> bool:
     """Whether `value` can be called as a WSGI application is: with two arguments."""
     if isinstance(value, type) or not callable(value) or declaration_of(value) is not None:
         return False
-    return value.__code__.co_argcount == 2 if isinstance(value, types.FunctionType) else True
+    code = getattr(value, "__code__", None)
+    return code is None or code.co_argcount == 2
 
 
 def _application(module: types.ModuleType, taken: dict[str, Declared]) -> dict[str, Declared]:

@@ -36,6 +36,8 @@ __all__ = ["BULK_ROWS_MAX", "Body", "Collector", "ReadingsCollector", "collector
 BULK_ROWS_MAX = 16_384
 """Rows of one batch cut from `readings`: 278 KiB at 17 bytes a row, and so below BATCH_BYTES_MAX uncompressed."""
 _NAME_BYTES_MAX = 256 * 1024
+_INT64_MAX = (1 << 63) - 1
+_EXACT_MAX = 1 << 53
 
 Row = tuple[int, str, float]
 
@@ -68,6 +70,8 @@ def checked_value(name: str, value: object, function: str) -> float:
     """`value` as float64; RejectError for what is no number, and for integers that float64 cannot hold exactly."""
     if type(value) is float:
         return value
+    if type(value) is int and -_EXACT_MAX <= value <= _EXACT_MAX:
+        return float(value)
     number = int(value) if isinstance(value, bool) else whole(value)
     if number is not None:
         exact = exact_float(number)
@@ -77,7 +81,7 @@ def checked_value(name: str, value: object, function: str) -> float:
                 f"{function} a stream of its own, as stream={quoted(function + '_rows')}: there integers are exact"
             )
         return exact
-    if isinstance(value, SupportsFloat) and not isinstance(value, str):
+    if isinstance(value, SupportsFloat) and not isinstance(value, (str, complex)):
         try:
             return float(value)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything, and is told what it was
@@ -104,20 +108,21 @@ def rows_of(result: object, ts_us: int, function: str) -> Iterator[Row]:
         raise _own_stream(f"function {function} returned {quoted(result)}, which", function)
     if is_row(result):
         for name, value in fields_of(result).items():
-            yield ts_us, checked_name(name), checked_value(checked_name(name), value, function)
-        return
-    if isinstance(result, (SupportsFloat, SupportsIndex)) and not hasattr(type(result), "__len__"):
-        yield ts_us, checked_name(function), checked_value(function, result, function)
+            checked = checked_name(name)
+            yield ts_us, checked, checked_value(checked, value, function)
         return
     if not isinstance(result, Iterable):
+        if isinstance(result, (SupportsFloat, SupportsIndex)):
+            yield ts_us, checked_name(function), checked_value(function, result, function)
+            return
         raise _own_stream(f"function {function} returned {quoted(result)}, which", function)
     for number, row in enumerate(result):
         if number >= CALL_ROWS_MAX:
             raise LimitError(f"rows of one call of function {function}", number + 1, CALL_ROWS_MAX, "return fewer")
-        if not isinstance(row, (tuple, list)) or len(row) not in (2, 3) or is_row(row):
+        if not isinstance(row, (tuple, list)) or len(row) not in (2, 3):
             raise _own_stream(f"row {quoted(row)}, not (name, value) or (ts_us, name, value),", function)
         ts, name, value = (ts_us, *row) if len(row) == 2 else row
-        if type(ts) is not int or len(row) == 3:
+        if type(ts) is not int or not -_INT64_MAX <= ts <= _INT64_MAX:
             try:
                 ts = microseconds(ts)
             except RejectError as error:

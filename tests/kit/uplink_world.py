@@ -35,6 +35,7 @@ class PlayedConnection(Connection):
     def __init__(self, url: str, carry: Callable[[str, bytes], None]) -> None:
         self.url = self.name = url
         self._carry = carry
+        self.asked: list[str] = []
         self.open = True
 
     def start(self) -> None:
@@ -47,6 +48,15 @@ class PlayedConnection(Connection):
     def has_room(self) -> bool:
         """There is room: flow control is the real connection's."""
         return self.open
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Note the first time."""
+        if topic_filter not in self.asked:
+            self.asked.append(topic_filter)
+
+    def asked_as(self, message_id: int) -> str:
+        """The first that was asked for has number 1."""
+        return self.asked[message_id - 1]
 
     def publish(self, topic: str, payload: bytes) -> bool:
         """Hand over to the network."""

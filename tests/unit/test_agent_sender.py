@@ -20,7 +20,7 @@ from edge_agent.contract.names import check_device
 from edge_agent.contract.reports import Report, decode_report
 from edge_agent.contract.settings import load
 from edge_agent.functions.process import Source
-from edge_agent.mqtt import Address, Connected, Disconnected, Received, RoomAgain, parse_url
+from edge_agent.mqtt import Address, Connected, Disconnected, Received, RoomAgain, SubscriptionAnswered, parse_url
 from edge_agent.reconnect import Reconnect
 from edge_agent.sender import INBOX_MAX, Sender, Submitted
 from edge_agent.spool import SpoolSettings
@@ -37,6 +37,7 @@ class Bench:
         self.answers: list[tuple[object, str]] = []
         self.published: list[tuple[str, bytes]] = []
         self.reports: list[Report] = []
+        self.subscriptions: list[tuple[str, str]] = []
         self.connections: list[PlayedConnection] = []
         self.spool = open_spool(directory, settings=settings, clock=self.clock)
         self.sender = Sender(
@@ -46,6 +47,7 @@ class Bench:
             connect=self.connect,
             clock=self.clock,
             answer=lambda token, refused: self.answers.append((token, refused)),
+            subscribed=lambda topic_filter, refused: self.subscriptions.append((topic_filter, refused)),
         )
 
     def connect(self, url: str, deliver: Any) -> PlayedConnection:
@@ -145,6 +147,71 @@ class TestSender:
         bench.sender.turn([Disconnected(first, "again"), Connected(first)])
         assert bench.sender.status.connected_url == "mqtt://user:secret@a"
         assert len(bench.connections) == 2
+
+    def test_a_problem_goes_when_its_cause_does(self, bench: Bench) -> None:
+        """A lost connection is told until the next one, a full disk until there is room; the other stays meanwhile."""
+        connection = bench.connected()
+        assert bench.sender.status.last_error == ""
+        bench.sender.turn([Submitted(0, batch())])
+        (pages,) = bench.spool._run("PRAGMA page_count").fetchone()
+        bench.spool._run(f"PRAGMA max_page_count = {pages}")
+        bench.sender.turn([Submitted(1, batch(pad=100_000))])
+        assert "free space" in bench.sender.status.last_error
+        bench.sender.turn([Disconnected(connection, "cut")])
+        assert "cut" in bench.sender.status.last_error
+        bench.clock.advance(60)
+        connection = bench.connected()
+        assert "free space" in bench.sender.status.last_error
+        bench.spool._run("PRAGMA max_page_count = 1000000")
+        bench.clock.advance(1)
+        bench.sender.turn([])
+        assert bench.sender.status.last_error == ""
+        bench.sender.turn([Received(connection, b"nonsense")])
+        assert "watermarks" in bench.sender.status.last_error
+        bench.sender.turn([Received(connection, watermarks.encode(watermarks.make_watermarks(b"noncenon", (), 0)))])
+        assert bench.sender.status.last_error == ""
+
+    def test_reports(self, bench: Bench) -> None:
+        """One on connect, one every ten seconds, one when the problem changes; not more often than once a second."""
+        bench.sender.turn([Submitted(0, batch(rows=3))])
+        assert bench.reports == []
+        bench.connected()
+        (first,) = bench.reports
+        assert (first.backlog_batches, first.problem, first.time_us) == (1, "", bench.clock.time_us())
+        assert first.backlog_bytes == bench.spool.bytes > 0
+        for _ in range(99):
+            bench.clock.advance(0.1)
+            bench.sender.turn([])
+        assert len(bench.reports) == 1
+        bench.clock.advance(0.2)
+        bench.sender.turn([])
+        assert len(bench.reports) == 2
+        bench.sender.functions_problem = "function tank: no sensor"
+        bench.sender.turn([])
+        bench.clock.advance(1.1)
+        bench.sender.turn([])
+        assert bench.reports[2].problem == "function tank: no sensor"
+        for number in range(100):
+            bench.sender.functions_problem = f"function tank: {number}" + "x" * 1000
+            bench.clock.advance(0.1)
+            bench.sender.turn([])
+        assert 10 <= len(bench.reports) <= 14
+
+    def test_topics_are_asked_for_once_on_each_connection(self, bench: Bench) -> None:
+        """Also those that are wanted later, and all of them again on the next connection; a refusal is told on."""
+        bench.sender.want(("a/+",))
+        connection = bench.connected()
+        bench.sender.want(("a/+", "b"))
+        for _ in range(3):
+            bench.sender.turn([])
+        assert connection.asked == ["a/+", "b"]
+        bench.sender.turn(
+            [SubscriptionAnswered(connection, 1, "Not authorized"), SubscriptionAnswered(connection, 2, "")]
+        )
+        assert bench.subscriptions == [("a/+", "Not authorized"), ("b", "")]
+        bench.sender.turn([Disconnected(connection, "cut")])
+        bench.clock.advance(60)
+        assert bench.connected().asked == ["a/+", "b"]
 
     def test_nonsense_on_the_ack_topic(self, bench: Bench) -> None:
         """Bytes that are no watermarks are noted and ignored."""

@@ -17,9 +17,11 @@ from edge_agent.contract.clock import ManualClock, SystemClock
 from edge_agent.contract.errors import DecodeError, LimitError
 from edge_agent.functions import frames
 from edge_agent.functions.api import declaration_of, every
-from edge_agent.functions.child import Runner, place_of
+from edge_agent.functions.child import IN_HAND_MAX, Runner, place_of
 from edge_agent.functions.loader import Declared, Program
 from edge_agent.functions.process import RESTART_MAX_S, FunctionProcess, Source, restart_pause_s
+from edge_agent.functions.row_values import rows_of_body
+from edge_agent.functions.rows import ReadingsCollector
 from edge_agent.functions.supervisor import FUNCTIONS_MAX, Supervisor, Token
 from tests.kit.wait import until
 
@@ -189,6 +191,32 @@ class TestRunner:
         assert channel.of(frames.Report)[-1] == frames.Report(2, 1, 0)
         assert len(channel.of(frames.Batch)) == 1
 
+    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+    def test_what_would_end_a_program_ends_no_function(self, error: BaseException) -> None:
+        """sys.exit() in a function is a failed call like any other."""
+
+        def leaving() -> None:
+            raise error
+
+        found, channel = runner(leaving, answering(1.5))
+        found.run()
+        assert channel.of(frames.Failed)[0].text.startswith(type(error).__name__)
+        assert channel.of(frames.Report)[-1] == frames.Report(2, 2, 0, failing=True)
+
+    def test_an_exception_that_cannot_say_what_it_is(self) -> None:
+        """Its name is told then."""
+
+        class BrokenError(Exception):
+            def __str__(self) -> str:
+                raise ValueError
+
+        def failing() -> None:
+            raise BrokenError
+
+        found, channel = runner(failing, answering(0.5))
+        found.run()
+        assert "BrokenError, which cannot" in channel.of(frames.Failed)[0].text
+
     def test_many_exceptions_are_told_once_a_second(self) -> None:
         """A function that fails a hundred times a second fills neither socket nor log; its number is reported."""
 
@@ -254,6 +282,13 @@ def supervised(tmp_path: Path) -> Iterator[Callable[..., tuple[Supervisor, list[
     yield run
     for found in made:
         found.close()
+
+
+def readings_of(result: Any) -> tuple[int, bytes]:
+    """Rows and body of a batch of readings."""
+    made = ReadingsCollector(1000, "tank")
+    list(made.add(result, 1))
+    return made.take()
 
 
 def polled(found: Supervisor, condition: Callable[[], object], timeout_s: float = 20.0) -> None:
@@ -352,7 +387,107 @@ class TestSupervisor:
             found.close()
 
 
+class TestMessages:
+    def test_large_messages_wait_for_room_in_the_socket(self, supervised: Any) -> None:
+        """Messages larger than the socket's buffer arrive whole and in order, and the agent never waits for them."""
+        found, taken = supervised(
+            "from edge_agent import on_topic\n@on_topic('big', stream='s')\n"
+            "def sizes(m): return {'size': len(m.payload), 'end': m.payload[-3:].decode()}\n"
+        )
+        polled(found, lambda: found.functions[0].state == "running")
+        for number in range(30):
+            found.message("big", bytes(600_000) + f"{number:03}".encode())
+        missed = found.states()[0]["missed"]
+        polled(found, lambda: sum(batch.rows for batch in taken) + missed == 30)
+        rows = [row for batch in taken for row in rows_of_body(batch.body, batch.rows)]
+        assert {row["size"] for row in rows} == {600_003}
+        assert [row["end"] for row in rows] == [f"{number:03}" for number in range(missed, 30)]
+        assert found.states()[0]["waiting"] == 0
+
+    def test_no_more_than_so_many_are_at_a_function(self, supervised: Any, tmp_path: Path) -> None:
+        """While a function is busy the rest waits here, where it is bounded."""
+        found, _ = supervised(
+            "import pathlib, time\nfrom edge_agent import on_topic\n@on_topic('a')\ndef slow(m):\n"
+            f"    while not pathlib.Path({str(tmp_path / 'go')!r}).exists(): time.sleep(0.01)\n"
+        )
+        polled(found, lambda: found.functions[0].state == "running")
+        for _ in range(IN_HAND_MAX + 5):
+            found.message("a", b"")
+        polled(found, lambda: found.functions[0].in_hand == IN_HAND_MAX)
+        assert found.states()[0]["waiting"] == 5
+        (tmp_path / "go").touch()
+        polled(found, lambda: found.functions[0].in_hand == 0 and not found.states()[0]["waiting"])
+        polled(found, lambda: found.states()[0]["calls"] == IN_HAND_MAX + 5)
+
+    def test_rows_go_to_those_that_read_them_once_accepted(self, supervised: Any) -> None:
+        """Before the answer nobody sees them; of a refused batch nobody ever does."""
+        found, taken = supervised(
+            "from edge_agent import on_stream\n@on_stream('readings', stream='seen')\n"
+            "def seen(rows): return [{'v': row['value']} for row in rows]\n"
+        )
+        polled(found, lambda: found.functions[0].state == "running")
+        batch = frames.Batch("readings", *readings_of({"a": 1.5}))
+        found.answer((found.functions[0], 99, batch), "refused")
+        found.answer((found.functions[0], 99, batch), "")
+        polled(found, lambda: taken)
+        assert [rows_of_body(each.body, each.rows)[0]["v"] for each in taken] == [1.5]
+
+    def test_a_refused_topic_is_the_functions_error(self, supervised: Any) -> None:
+        """It is told until the broker takes the subscription, and other functions do not have it."""
+        found, _ = supervised("from edge_agent import on_topic\n@on_topic('a')\ndef hear(m): pass\n", TANK)
+        polled(found, lambda: all(function.state == "running" for function in found.functions))
+        found.subscribed("a", "Not authorized")
+        polled(found, lambda: "Not authorized" in found.problem)
+        errors = {state["name"]: state["last_error"] for state in found.states()}
+        assert "refuses the subscription to a" in errors["hear"]
+        assert errors["tank"] == ""
+        found.subscribed("a", "")
+        polled(found, lambda: found.problem == "")
+
+    def test_filters_are_wanted_as_functions_come(self, tmp_path: Path) -> None:
+        """Whenever a function with a topic is loaded, all topics are asked for."""
+        wanted: list[tuple[str, ...]] = []
+        path = tmp_path / "hearing.py"
+        path.write_text(
+            "from edge_agent import on_topic\n@on_topic('a')\ndef f(m): pass\n@on_topic('b/#')\ndef g(m): pass\n"
+        )
+        found = Supervisor(
+            [Source(str(path))], lambda *_: None, SystemClock(), batch_rows=1, flush_interval_s=0.01, want=wanted.append
+        )
+        try:
+            polled(found, lambda: len(wanted) == 2)
+            assert wanted == [("a",), ("a", "b/#")]
+        finally:
+            found.close()
+
+
+class TestUnloadable:
+    def test_none_of_all(self, supervised: Any) -> None:
+        """When every source fails at its first start, all causes are told with file and line."""
+        found, _ = supervised("1 / 0\n", "import os\nos._exit(7)\n")
+        polled(found, lambda: found.unloadable)
+        assert "functions_0.py:3: ZeroDivisionError" in found.unloadable
+        assert "ended with status 7" in found.unloadable
+
+    def test_one_that_loads_is_enough(self, supervised: Any) -> None:
+        """Then the agent goes on, and tries the others again."""
+        found, _ = supervised("1 / 0\n", TANK)
+        polled(found, lambda: found.functions[0].starts > 1 and found.functions[1].state == "running")
+        assert found.unloadable == ""
+
+
 class TestProtocolBreach:
+    def test_taken_without_being_given(self) -> None:
+        """A process that has taken more than it was given is ended."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours, theirs:
+            function = FunctionProcess(Source("x"), "x", 1, 1, start_process=lambda: (None, ours))  # type: ignore[arg-type, return-value]
+            function.start(0.0)
+            theirs.sendall(frames.encode(frames.Taken()))
+            with pytest.raises(DecodeError, match="not given"):
+                function.receive()
+
     @pytest.mark.parametrize(
         "data",
         [struct.pack("<I", 1 << 31), b"\x01\x00\x00\x00\xc1", frames.encode(frames.Batch("readings", 1, b"")) * 3],
