@@ -51,6 +51,7 @@ IN_HAND_MAX = 16
 _REPORT_INTERVAL_S = 1.0
 _WAIT_S = 60.0
 _PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl
 
 
 def line_of(path: str, call: object) -> str:
@@ -189,7 +190,7 @@ class _Runs(Protocol):
 
 def die_with(agent_pid: int) -> None:
     """Have the kernel end this process when its parent, which must be `agent_pid`, ends; SystemExit when it has."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != agent_pid:
         raise SystemExit(0)
 
