@@ -157,7 +157,10 @@ def free_port() -> int:
 @contextlib.contextmanager
 def process(*command: str | Path) -> Iterator[int]:
     """A server's process."""
-    found = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # In a session of its own, as the agent starts its functions: Linux shares processor time among sessions.
+    found = subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         yield found.pid
     finally:

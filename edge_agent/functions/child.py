@@ -44,7 +44,7 @@ from .loader import Program, load_builtin, load_file
 from .rows import Body
 from .work import Work
 
-__all__ = ["IN_HAND_MAX", "UNANSWERED_MAX", "Runner", "die_with", "line_of", "main", "place_of", "text_of"]
+__all__ = ["IN_HAND_MAX", "UNANSWERED_MAX", "Runner", "die_with", "line_of", "main", "place_of", "serve", "text_of"]
 
 UNANSWERED_MAX = 2
 IN_HAND_MAX = 16
@@ -200,7 +200,7 @@ def main(descriptor: int, agent_pid: int) -> None:
     die_with(agent_pid)
     channel = Channel(socket.socket(fileno=descriptor))
     try:
-        _serve(channel)
+        serve(channel)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise SystemExit(0) from None
 
@@ -213,7 +213,8 @@ def _runner(channel: Channel, load: Load, program: Program, name: str) -> _Runs:
     return Runner(channel, load, program, SystemClock())
 
 
-def _serve(channel: Channel) -> None:
+def serve(channel: Channel) -> None:
+    """Do what the first message says, until Stop."""
     load = channel.receive(_WAIT_S)
     if not isinstance(load, Load):
         return

@@ -16,6 +16,7 @@ from pathlib import Path
 from edge_agent.contract.clock import SystemClock
 
 from . import frames
+from .child import serve
 from .loader import load_file
 from .work import Work
 
@@ -26,21 +27,23 @@ ROUNDS = 20
 
 
 def rehearse() -> None:
-    """Load, call, encode, send and receive as a function's process does."""
+    """Load a function file, serve it until Stop, call it, encode, and answer, as a function's process does."""
+    file = Path(__file__).with_name("rehearsed.py")
     path = list(sys.path)
     for _ in range(ROUNDS):
-        program = load_file(Path(__file__).with_name("rehearsed.py"))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(frames.encode(frames.Load(False, str(file), "", 10, 0.1)) + frames.encode(frames.Stop()))
+            channel = frames.Channel(theirs)
+            serve(channel)
+            ours.sendall(frames.encode(frames.Answer()))
+            channel.receive(1.0)
+        program = load_file(file)
         (declared,) = program.functions.values()
         work = Work("rehearsed", declared, SystemClock(), batch_rows=10, flush_interval_s=0.1)
         list(work.call())
         for rows, body in work.flush():
             frames.encode(frames.Batch("readings", rows, body))
         work.close()
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            channel = frames.Channel(theirs)
-            channel.send(frames.Report(1, 0, 0))
-            ours.sendall(frames.encode(frames.Answer()))
-            channel.receive(1.0)
         sys.path[:] = path
         del sys.modules["rehearsed"]
