@@ -107,6 +107,18 @@ def _program(module: types.ModuleType, source: bytes, where: str) -> Program:
     return program
 
 
+def _nearest(path: Path) -> str:
+    """What a person may have meant by a path that leads nowhere."""
+    import difflib
+
+    try:
+        names = [each.name for each in path.parent.iterdir() if each.suffix == ".py"]
+    except OSError:
+        return f"there is no folder {path.parent}; check the path"
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.parent / near[0]}?" if near else "check the path"
+
+
 def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
@@ -114,7 +126,7 @@ def _read(path: Path) -> bytes:
             raise LimitError(f"function file {path} bytes", size, FILE_BYTES_MAX, "keep data in files of its own")
         return path.read_bytes()
     except FileNotFoundError:
-        raise StopError(f"function file {path} does not exist; check the path") from None
+        raise StopError(f"function file {path} does not exist; {_nearest(path)}") from None
     except OSError as error:
         raise StopError(f"function file {path} cannot be read: {error.strerror}; check the path") from None
 

@@ -138,6 +138,8 @@ class FunctionProcess:
     in_hand: int = 0
     lost: int = 0
     """Messages that ended with a process of this function."""
+    not_run: str = ""
+    """Why another function of the same file is not run."""
     topic_refused: str = ""
     """Why the broker does not let the agent subscribe to the function's topic."""
     process: Process | None = None
@@ -191,6 +193,11 @@ class FunctionProcess:
     def takes_more(self) -> bool:
         """Whether the process may be given another message."""
         return self.state == "running" and self.in_hand < IN_HAND_MAX and not self.unsent
+
+    @property
+    def problem(self) -> str:
+        """What troubles it now; nothing when all is well."""
+        return self.last_error or self.topic_refused or self.not_run
 
     @property
     def missed_in_all(self) -> int:

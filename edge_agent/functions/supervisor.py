@@ -221,12 +221,15 @@ class Supervisor:
             known = {other.name for other in self.functions if other is not function}
             for name in message.functions:
                 if name in known:
-                    function.last_error = f"another file has a function {name} too; rename one of them"
-                    log.error("function file %s: %s", function.source.path, function.last_error)
+                    function.not_run = f"another file has a function {name} too; rename one of them"
+                    log.error("function file %s: %s", function.source.path, function.not_run)
                     if name == function.name:
                         function.stop(self._clock.monotonic_s(), 0.0)
                         return
-                elif name != function.name and len(self.functions) < FUNCTIONS_MAX:
+                elif name != function.name and len(self.functions) >= FUNCTIONS_MAX:
+                    function.not_run = f"function {name} is not run: an agent has {FUNCTIONS_MAX}; start another agent"
+                    log.error("function file %s: %s", function.source.path, function.not_run)
+                elif name != function.name:
                     self.functions.append(self._function(function.source, name))
         declaration = message.functions.get(function.name)
         problem = "it does not say what it is" if declaration is None else self._listens(function, declaration)
@@ -313,7 +316,7 @@ class Supervisor:
     def problem(self) -> str:
         """What troubles the first function that something troubles; nothing when all is well."""
         for function in self.functions:
-            if error := function.last_error or function.topic_refused:
+            if error := function.problem:
                 return f"function {function.name or function.source.path}: {error}"
         return ""
 
@@ -344,7 +347,7 @@ class Supervisor:
                 "stream": function.declaration.stream if function.declaration else "",
                 "rows": function.rows,
                 "pid": 0 if function.process is None else function.process.pid,
-                "last_error": function.last_error or function.topic_refused,
+                "last_error": function.problem,
             }
             for function in self.functions
         ]

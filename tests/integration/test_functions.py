@@ -12,6 +12,7 @@ from edge_agent.contract import wire
 from edge_agent.functions.row_values import rows_of_body
 from tests.kit.mqtt_client import MqttClient
 from tests.kit.processes import Product, edgewater
+from tests.kit.services import Server
 from tests.kit.wait import until
 from tests.kit.watermark_responder import WatermarkResponder
 
@@ -33,17 +34,24 @@ def count(rows):
 """
 
 
+@pytest.fixture(params=["embedded_mqtt", "mosquitto"])
+def broker(request: pytest.FixtureRequest) -> Server:
+    """The embedded broker, then Mosquitto."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
-def responder(embedded_mqtt: Any) -> Iterator[WatermarkResponder]:
+def responder(broker: Any) -> Iterator[WatermarkResponder]:
     """A bridge of the least kind at the broker."""
-    with WatermarkResponder(embedded_mqtt.port) as found:
+    with WatermarkResponder(broker.port) as found:
         yield found
 
 
 @pytest.fixture
-def client(embedded_mqtt: Any) -> Iterator[MqttClient]:
+def client(broker: Any) -> Iterator[MqttClient]:
     """Somebody who publishes."""
-    with MqttClient("127.0.0.1", embedded_mqtt.port, "sensor") as found:
+    with MqttClient("127.0.0.1", broker.port, "sensor") as found:
         yield found
 
 
@@ -89,10 +97,10 @@ def listening(product: Product, *names: str) -> None:
 
 
 def test_a_message_goes_through_a_chain(
-    tmp_path: Path, embedded_mqtt: Any, responder: WatermarkResponder, client: MqttClient
+    tmp_path: Path, broker: Any, responder: WatermarkResponder, client: MqttClient
 ) -> None:
     """A message becomes a reading, the reading a row with columns of its own, and that row another: all arrive."""
-    with agent(tmp_path, embedded_mqtt.port, CHAIN) as product:
+    with agent(tmp_path, broker.port, CHAIN) as product:
         listening(product, "temperature", "warm", "count")
 
         def arrived() -> bool:
@@ -112,15 +120,15 @@ def test_a_message_goes_through_a_chain(
 
 
 def test_topics_are_subscribed_again_after_a_reconnect(
-    tmp_path: Path, embedded_mqtt: Any, responder: WatermarkResponder
+    tmp_path: Path, broker: Any, responder: WatermarkResponder
 ) -> None:
     """The broker is killed and comes back: the function hears messages again."""
-    with agent(tmp_path, embedded_mqtt.port, CHAIN) as product:
+    with agent(tmp_path, broker.port, CHAIN) as product:
         listening(product, "temperature")
-        embedded_mqtt.kill()
-        embedded_mqtt.start()
+        broker.kill()
+        broker.start()
         until(lambda: (product.status() or {}).get("connections", 0) >= 2, 60, "the agent's return")
-        with MqttClient("127.0.0.1", embedded_mqtt.port, "sensor-2") as client:
+        with MqttClient("127.0.0.1", broker.port, "sensor-2") as client:
 
             def arrived() -> bool:
                 client.publish("sensors/attic/temperature", b"7")
@@ -131,7 +139,7 @@ def test_topics_are_subscribed_again_after_a_reconnect(
 
 
 def test_a_message_is_given_once_to_a_function_that_crashes(
-    tmp_path: Path, embedded_mqtt: Any, responder: WatermarkResponder, client: MqttClient
+    tmp_path: Path, broker: Any, responder: WatermarkResponder, client: MqttClient
 ) -> None:
     """A function that a message kills comes back without that message, and hears the next; the lost one is counted."""
     text = """
@@ -144,7 +152,7 @@ def worker(message):
         os._exit(9)
     return {"done": message.json()}
 """
-    with agent(tmp_path, embedded_mqtt.port, text) as product:
+    with agent(tmp_path, broker.port, text) as product:
         listening(product, "worker")
 
         def first() -> bool:
@@ -167,7 +175,7 @@ def worker(message):
 
 
 def test_a_flood_of_messages_is_bounded(
-    tmp_path: Path, embedded_mqtt: Any, responder: WatermarkResponder, client: MqttClient
+    tmp_path: Path, broker: Any, responder: WatermarkResponder, client: MqttClient
 ) -> None:
     """A function that never returns: messages wait up to their bound, the rest is missed, and others go on."""
     text = """
@@ -182,7 +190,7 @@ def stuck(message):
 def alive():
     return 1
 """
-    with agent(tmp_path, embedded_mqtt.port, text) as product:
+    with agent(tmp_path, broker.port, text) as product:
         listening(product, "stuck", "alive")
 
         def waits() -> bool:
@@ -199,23 +207,21 @@ def alive():
         assert product.terminate() == 0
 
 
-def test_circles_over_files_are_refused(tmp_path: Path, embedded_mqtt: Any, responder: WatermarkResponder) -> None:
+def test_circles_over_files_are_refused(tmp_path: Path, broker: Any, responder: WatermarkResponder) -> None:
     """Two files whose functions would feed each other: the second one is not run, and says why."""
     one = 'from edge_agent import on_stream\n@on_stream("a", stream="b")\ndef one(rows): pass\n'
     two = 'from edge_agent import on_stream\n@on_stream("b", stream="a")\ndef two(rows): pass\n'
-    with agent(tmp_path, embedded_mqtt.port, one, two) as product:
+    with agent(tmp_path, broker.port, one, two) as product:
         until(lambda: sorted(state["state"] for state in states(product).values()) == ["running", "stopped"], 30)
         stopped = next(state for state in states(product).values() if state["state"] == "stopped")
         assert "circle" in stopped["last_error"]
         assert product.terminate() == 0
 
 
-def test_reports_say_what_troubles_the_device(
-    tmp_path: Path, embedded_mqtt: Any, responder: WatermarkResponder
-) -> None:
+def test_reports_say_what_troubles_the_device(tmp_path: Path, broker: Any, responder: WatermarkResponder) -> None:
     """The first report comes on connect; a function's problem follows at once, not ten seconds later."""
     text = "from edge_agent import every\n@every(0.1)\ndef broken():\n    raise ValueError('no sensor')\n"
-    with agent(tmp_path, embedded_mqtt.port, text) as product:
+    with agent(tmp_path, broker.port, text) as product:
         until(lambda: responder.reports, 30, "a report")
         until(lambda: any("no sensor" in report.problem for report in responder.reports), 9, "the problem")
         assert product.terminate() == 0
@@ -246,12 +252,10 @@ def test_a_file_that_cannot_be_loaded_ends_the_agent(
     assert "Traceback" not in product.tail()
 
 
-def test_one_file_that_can_be_loaded_is_enough(
-    tmp_path: Path, embedded_mqtt: Any, responder: WatermarkResponder
-) -> None:
+def test_one_file_that_can_be_loaded_is_enough(tmp_path: Path, broker: Any, responder: WatermarkResponder) -> None:
     """Beside a file that fails when it is run, the other goes on."""
     good = "from edge_agent import every\n@every(0.1)\ndef good(): return 1\n"
-    with agent(tmp_path, embedded_mqtt.port, "raise OSError('no bus')\n", good) as product:
+    with agent(tmp_path, broker.port, "raise OSError('no bus')\n", good) as product:
         until(lambda: rows(responder, "readings"), 30, "rows of the good file")
         until(lambda: any("no bus" in state["last_error"] for state in states(product).values()), 30, "the error")
         assert product.terminate() == 0

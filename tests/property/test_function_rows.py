@@ -6,11 +6,14 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.contract import limits, wire
-from edge_agent.contract.errors import RejectError
+from edge_agent.contract.errors import DecodeError, RejectError
+from edge_agent.functions.api import Declaration
+from edge_agent.functions.frames import Loaded, decode_from_function
 from edge_agent.functions.row_values import rows_of_body
 from edge_agent.functions.table_rows import TableCollector
 from edge_agent.functions.topic_filter import check_filter, matches
@@ -104,6 +107,21 @@ def test_whatever_a_function_returns_is_taken_or_refused(results: list[Any]) -> 
     if made.rows:
         rows, body = made.take()
         assert len(rows_of_body(body, rows)) == rows
+
+
+@given(declared=anything, name=anything, version=anything)
+def test_what_a_process_declares_is_taken_or_refused(declared: Any, name: Any, version: Any) -> None:
+    """Whatever a function's process says it is, the agent has a message or a DecodeError."""
+    try:
+        data = msgspec.msgpack.encode(["loaded", name, {"f": declared}, version])
+    except OverflowError:
+        return
+    try:
+        message = decode_from_function(data)
+    except DecodeError:
+        return
+    assert isinstance(message, Loaded)
+    assert isinstance(message.functions["f"], Declaration)
 
 
 levels = st.sampled_from(["", "a", "b", "edgewater", "$SYS"])

@@ -100,7 +100,10 @@ class TestCheck:
     def test_files_that_are_none(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Missing, a folder, bytes that are no text."""
         (here / "raw.py").write_bytes(b"\xff\xfe\x00")
-        assert "does not exist" in failed(capsys, "check", "missing.py")
+        (here / "boiler.py").touch()
+        assert "does not exist; did you mean boiler.py?" in failed(capsys, "check", "boler.py")
+        assert "does not exist; check the path" in failed(capsys, "check", "zzz.py")
+        assert "there is no folder nowhere" in failed(capsys, "check", "nowhere/a.py")
         assert "Is a directory" in failed(capsys, "check", ".")
         assert "raw.py" in failed(capsys, "check", "raw.py")
 

@@ -336,7 +336,15 @@ class TestSupervisor:
         """The second of two functions with one name is not run, since their rows could not be told apart."""
         found, taken = supervised(TANK, TANK)
         polled(found, lambda: sorted(f.state for f in found.functions) == ["running", "stopped"] and taken)
-        assert any("rename" in f.last_error for f in found.functions)
+        assert any("rename" in f.problem for f in found.functions)
+
+    def test_more_functions_than_an_agent_has(self, supervised: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those over the limit are not run, and it is said for as long as that is so."""
+        monkeypatch.setattr("edge_agent.functions.supervisor.FUNCTIONS_MAX", 1)
+        found, _ = supervised(TANK + "@every(1)\ndef pump(): pass\n")
+        polled(found, lambda: found.functions[0].calls > 100)
+        assert [function.name for function in found.functions] == ["tank"]
+        assert "pump is not run" in found.problem
 
     def test_stopping_sends_what_is_gathered(self, supervised: Any) -> None:
         """On stop each process sends its rows and ends by itself; none is left."""
