@@ -65,6 +65,8 @@ class Counts:
     requests: int = 0
     errors_4xx: int = 0
     errors_5xx: int = 0
+    failing: bool = False
+    """Whether there was a 5xx, and no good answer since."""
     running: dict[int, float] = field(default_factory=dict)
     """Thread -> monotonic seconds at which the request it works on began."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -75,6 +77,7 @@ class Counts:
             self.requests += 1
             self.errors_4xx += 400 <= status < 500
             self.errors_5xx += status >= 500
+            self.failing = status >= 500 or (self.failing and status >= 400)
 
 
 class _Exchange:

@@ -30,7 +30,6 @@ class HttpRunner:
         self._service: Service | None = None
         self._lock = threading.Lock()
         self._told: Failed | None = None
-        self._failed = 0
 
     def _tell(self, text: str, place: str) -> None:
         # From waitress' threads; the main thread alone speaks to the agent.
@@ -69,8 +68,7 @@ class HttpRunner:
         if told is not None:
             self._channel.send(told)
         counts = self._service.counts
-        failing, self._failed = counts.errors_5xx > self._failed, counts.errors_5xx
-        self._channel.send(Report(counts.requests, counts.errors_5xx, 0, failing, counts.errors_4xx))
+        self._channel.send(Report(counts.requests, counts.errors_5xx, 0, counts.failing, counts.errors_4xx))
         if why := self._service.failure():
             self._channel.send(Failed(False, why, self._path))
             raise SystemExit(1)

@@ -49,6 +49,7 @@ RAN_WELL_S = 10.0
 _RECEIVE_BYTES = 256 * 1024
 ROOT = Path(__file__).resolve().parents[2]
 # -I: neither the environment nor the current folder decides what is imported; so the package's place is given.
+# -u: what a function prints is in the log when it is printed, not when a buffer is full.
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from edge_agent.functions.child import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
@@ -98,7 +99,7 @@ def start_process() -> tuple[FreshProcess, socket.socket]:
     with theirs:
         descriptor = theirs.fileno()
         process = FreshProcess(
-            [sys.executable, "-I", "-c", _BOOT, str(ROOT), str(descriptor), str(os.getpid())],
+            [sys.executable, "-I", "-u", "-c", _BOOT, str(ROOT), str(descriptor), str(os.getpid())],
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             # What a function prints is for people to read: it goes where the agent's log goes.

@@ -46,7 +46,7 @@ class _Parent:
         with theirs:
             descriptor = theirs.fileno()
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, str(ROOT), str(descriptor), str(os.getpid())],
+                [sys.executable, "-I", "-u", "-c", _BOOT, str(ROOT), str(descriptor), str(os.getpid())],
                 pass_fds=(descriptor,), stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
             )  # fmt: skip
 

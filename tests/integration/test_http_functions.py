@@ -161,7 +161,7 @@ def test_connections_wait_while_the_process_is_started_again(hello: Agent) -> No
 def test_the_process_ends_with_the_agent(tmp_path: Path) -> None:
     """kill -9 of the agent ends the app's process, also while it hangs in a request; the port is free again."""
     (tmp_path / "hang.py").write_text(
-        "import time\ndef app(environ, start_response):\n    print('hangs', flush=True)\n    time.sleep(60)\n"
+        "import time\ndef app(environ, start_response):\n    print('hangs')\n    time.sleep(60)\n"
     )
     with Agent(tmp_path, tmp_path / "hang.py") as agent:
         port = agent.port_of("hang")
@@ -206,6 +206,8 @@ def test_bugs(tmp_path: Path) -> None:
         until(lambda: f"(id {answer.json['id']})" in agent.tail(), 10, "the id in the log")
         assert "KeyError: 'nothing'" in agent.tail()
         until(lambda: "bugs.py:11" in agent.function("bugs")["last_error"], 10, "the error in the status file")
+        assert call(port, "GET", "/pid").status == 200
+        until(lambda: not agent.function("bugs")["last_error"], 10, "the error to go when a request went well")
         assert call(port, "GET", "/exit").status == 500
         before = call(port, "GET", "/pid").body
         with pytest.raises((EOFError, ConnectionResetError)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +29,9 @@ class TestListening:
             listening_socket(host, 0)
 
     def test_url(self) -> None:
-        """IPv6 addresses are written in brackets."""
+        """Host and port; IPv6 addresses are written in brackets."""
+        in_brackets = SimpleNamespace(getsockname=lambda: ("::1", 8080, 0, 0))  # not every machine has IPv6
+        assert url_of(in_brackets) == "http://[::1]:8080"  # type: ignore[arg-type]  # all that it asks for
         with listening_socket("127.0.0.1", 0) as listening:
             assert url_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}"
 

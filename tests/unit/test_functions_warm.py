@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.contract.clock import SystemClock
+from edge_agent.functions import supervisor as supervisor_module
 from edge_agent.functions import warm as warm_module
 from edge_agent.functions.frames import Batch
 from edge_agent.functions.supervisor import Source, Supervisor, Token
@@ -206,3 +207,14 @@ def test_a_further_function_is_small(tmp_path: Path, warm: WarmParent) -> None:
     fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE))
     supervisor.close()
     assert (int(fields["Private_Clean"]) + int(fields["Private_Dirty"])) * 1024 < 2_200_000
+
+
+def test_a_file_that_never_ends_loading(tmp_path: Path, warm: WarmParent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that serves or loops when it is imported is ended after LOAD_PATIENCE_S, and told so."""
+    monkeypatch.setattr(supervisor_module, "LOAD_PATIENCE_S", 0.5)
+    (tmp_path / "loop.py").write_text("while True:\n    pass\n")
+    supervisor, _ = supervised(warm, tmp_path / "loop.py")
+    poll_until(supervisor, lambda: "did not finish loading" in supervisor.states()[0]["last_error"])
+    poll_until(supervisor, lambda: supervisor.functions[0].state == "waiting")
+    assert "__main__" in supervisor.unloadable
+    supervisor.close()
