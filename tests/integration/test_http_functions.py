@@ -82,6 +82,14 @@ class Agent(Product):
         return int(self.function(name)["url"].rpartition(":")[2])
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.fixture
 def hello(tmp_path: Path) -> Iterator[Agent]:
     """An agent that serves examples/hello_flask.py."""
@@ -153,9 +161,25 @@ def test_killed_under_load(hello: Agent) -> None:
 def test_connections_wait_while_the_process_is_started_again(hello: Agent) -> None:
     """A caller who comes while there is no process waits, and is answered."""
     port = hello.port_of("hello_flask")
-    os.kill(hello.function("hello_flask")["pid"], signal.SIGKILL)
+    pid = hello.function("hello_flask")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not alive(pid), 10, "the end of the process")
     with HttpCaller(port, 30) as caller:
         assert caller.request("GET", "/").body == b"Hello, World!"
+
+
+def test_the_warm_parent_is_killed(hello: Agent) -> None:
+    """kill -9 of the process that forks the functions costs the requests under way; callers who come then wait."""
+    port = hello.port_of("hello_flask")
+    before = hello.function("hello_flask")["pid"]
+    parent = int(Path(f"/proc/{before}/stat").read_text().rpartition(")")[2].split()[1])
+    assert parent != hello.pid
+    os.kill(parent, signal.SIGKILL)
+    until(lambda: not alive(before), 10, "the end of its child")
+    with HttpCaller(port, 30) as caller:
+        assert caller.request("POST", "/add", {"a": 1, "b": 2}).json == {"result": 3}
+    until(lambda: hello.function("hello_flask")["pid"] != before, 10, "the next process")
+    assert hello.alive
 
 
 def test_the_process_ends_with_the_agent(tmp_path: Path) -> None:
@@ -171,7 +195,7 @@ def test_the_process_ends_with_the_agent(tmp_path: Path) -> None:
             until(lambda: "hangs" in agent.tail(), 10)
             agent.kill()
             assert caller.closed()
-        until(lambda: not Path(f"/proc/{pid}").exists(), 10, "the end of the app's process")
+        until(lambda: not alive(pid), 10, "the end of the app's process")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
