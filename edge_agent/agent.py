@@ -36,8 +36,10 @@ from edge_agent.contract.status import StatusFile
 
 from .agent_settings import PRIORITY_DEFAULT, AgentSettings, checked, default_device
 from .functions.frames import Batch
+from .functions.http_ports import HttpSettings
 from .functions.loader import check_syntax
 from .functions.supervisor import Source, Supervisor, Token
+from .functions.warm import WarmParent
 from .mqtt import Connection, Event, Take, parse_url
 from .reconnect import Reconnect
 from .sender import Sender, Submitted
@@ -100,9 +102,12 @@ class Agent:
             self._spool, uplink, reconnect, connect=self._connect, clock=self._clock, answer=self._answered,
             subscribed=self._subscribed,
         )  # fmt: skip
+        self._warm = WarmParent()
         self._supervisor = Supervisor(
             sources, self._submit, self._clock, batch_rows=settings.batch_rows,
             flush_interval_s=settings.flush_interval_s, want=self.sender.want,
+            http=HttpSettings(settings.http_host, settings.http_port, settings.http_body_bytes_max),
+            start=self._warm.start,
         )  # fmt: skip
         self._status = StatusFile(settings.run_dir or None, f"agent-{self.device}")
         self._status_at_s = 0.0
@@ -141,6 +146,7 @@ class Agent:
             return self._drain() if self.sender.failure is None else EXIT_FAILED
         finally:
             self._supervisor.close()
+            self._warm.close()
             self.sender.stop()
             self._write_status("stopped")
             if self.sender.failure is not None:
@@ -157,6 +163,8 @@ class Agent:
     def _poll_while(self, condition: Callable[[], bool], state: str) -> None:
         while condition() and self.sender.failure is None:
             self._supervisor.poll(max(0.0, self._status_at_s - self._clock.monotonic_s()))
+            if self._supervisor.deserted:
+                self._warm.close()
             if self._supervisor.unloadable:
                 raise StopError(f"no function could be loaded: {self._supervisor.unloadable}")
             now_s = self._clock.monotonic_s()

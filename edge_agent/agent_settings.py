@@ -54,6 +54,16 @@ class AgentSettings:
     stall_s: float = setting(2.0, help="ask the bridge after so long without progress", minimum=0.1, maximum=60)
     flush_interval_s: float = setting(0.2, help="a batch waits at most so long for more rows", minimum=0, maximum=60)
     batch_rows: int = setting(1000, help="a batch of single rows has at most so many", minimum=1, maximum=16_384)
+    http_host: str = setting("127.0.0.1", help="address at which WSGI functions are served; there is no authentication")
+    http_port: int = setting(
+        8080,
+        help="port of the first WSGI function, the next ones have the following; 0: any free",
+        minimum=0,
+        maximum=65_535,
+    )
+    http_body_bytes_max: int = setting(
+        limits.MIB, help="a request's body to a WSGI function has at most so many", minimum=0, maximum=64 * limits.MIB
+    )
     drain_timeout_s: float = setting(
         0.0, help="on SIGTERM: keep sending for so long; exit status 3 when batches remain", minimum=0, maximum=86_400
     )

@@ -1,7 +1,7 @@
 """The process of one function: calls it, gathers its rows, encodes batches, sends them to the agent.
 
-Started afresh by the supervisor with a socket; imports neither SQLite nor MQTT. It ends with the agent: by its
-Stop, by the closed socket, or by the kernel (PR_SET_PDEATHSIG) while user code is busy.
+Forked by the warm parent, or started afresh, with a socket; imports neither SQLite nor MQTT. It ends with the agent: by
+its Stop, by the closed socket, or by the kernel (PR_SET_PDEATHSIG) while user code is busy.
 
 **Delivery**: rows that the agent has not answered for are not promised; they end with this process. A message, or rows
 of another function, are answered for after the call with them, whatever came of it: at most once. After Stop there is
@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from edge_agent.contract.clock import Clock, SystemClock
 from edge_agent.contract.errors import EdgewaterError, RejectError
@@ -43,13 +44,14 @@ from .loader import Program, load_builtin, load_file
 from .rows import Body
 from .work import Work
 
-__all__ = ["IN_HAND_MAX", "UNANSWERED_MAX", "Runner", "line_of", "main", "place_of", "text_of"]
+__all__ = ["IN_HAND_MAX", "UNANSWERED_MAX", "Runner", "die_with", "line_of", "main", "place_of", "serve", "text_of"]
 
 UNANSWERED_MAX = 2
 IN_HAND_MAX = 16
 _REPORT_INTERVAL_S = 1.0
 _WAIT_S = 60.0
 _PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl
 
 
 def line_of(path: str, call: object) -> str:
@@ -181,32 +183,45 @@ class Runner:
         self._channel.send(Report(self._work.calls, self._failed, self._work.missed, self._failing))
 
 
-def _die_with(agent_pid: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+class _Runs(Protocol):
+    def run(self) -> None:
+        """Until Stop."""
+
+
+def die_with(agent_pid: int) -> None:
+    """Have the kernel end this process when its parent, which must be `agent_pid`, ends; SystemExit when it has."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != agent_pid:
         raise SystemExit(0)
 
 
 def main(descriptor: int, agent_pid: int) -> None:
     """Serve the agent at the other end of socket `descriptor` until it says Stop."""
-    _die_with(agent_pid)
+    die_with(agent_pid)
     channel = Channel(socket.socket(fileno=descriptor))
     try:
-        _serve(channel)
+        serve(channel)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise SystemExit(0) from None
 
 
-def _serve(channel: Channel) -> None:
+def _runner(channel: Channel, load: Load, program: Program, name: str) -> _Runs:
+    if program.functions[name].declaration.http:
+        from .http_runner import HttpRunner
+
+        return HttpRunner(channel, load.path, program.functions[name].call)
+    return Runner(channel, load, program, SystemClock())
+
+
+def serve(channel: Channel) -> None:
+    """Do what the first message says, until Stop."""
     load = channel.receive(_WAIT_S)
     if not isinstance(load, Load):
         return
     try:
         program = load_builtin(load.path) if load.builtin else load_file(Path(load.path))
-        name, declared = program.function(load.name)
-        if not load.check and declared.declaration.http:
-            raise RejectError(f"{name} is a WSGI application, which this version does not serve")
-        runner = None if load.check else Runner(channel, load, program, SystemClock())
+        name, _ = program.function(load.name)
+        runner = None if load.check else _runner(channel, load, program, name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's file may raise anything when it is loaded
         channel.send(Failed(True, text_of(error), place_of(error, load.path)))
         raise SystemExit(1) from None

@@ -3,7 +3,7 @@
 A frame is 4 bytes of length (little-endian) and a msgpack array whose first element is the message's tag:
 
     agent -> function   Load (what to run), Answer (to one Batch, in order), Deliver (an MQTT message), Rows (a batch of
-                        another function), Stop
+                        another function), Listen (with the socket of a WSGI app), Stop
     function -> agent   Loaded, Batch, Taken (one Deliver or Rows is done with), Failed (one call, or loading), Report
                         (counters, about once a second)
 
@@ -35,6 +35,7 @@ __all__ = [
     "FrameReader",
     "FromAgent",
     "FromFunction",
+    "Listen",
     "Load",
     "Loaded",
     "Report",
@@ -47,6 +48,7 @@ __all__ = [
 
 _LENGTH = struct.Struct("<I")
 _RECEIVE_BYTES = 256 * 1024
+_DESCRIPTORS_MAX = 4
 TEXT_CHARACTERS_MAX = 2000
 
 
@@ -84,6 +86,12 @@ class Rows(msgspec.Struct, array_like=True, tag="rows", frozen=True):
     body: bytes
 
 
+class Listen(msgspec.Struct, array_like=True, tag="listen", frozen=True):
+    """Serve the WSGI app at the listening socket whose descriptor comes with this frame (SCM_RIGHTS)."""
+
+    body_bytes_max: int
+
+
 class Stop(msgspec.Struct, array_like=True, tag="stop", frozen=True):
     """Call no more, send what is gathered, end."""
 
@@ -117,17 +125,19 @@ class Failed(msgspec.Struct, array_like=True, tag="failed", frozen=True):
 
 
 class Report(msgspec.Struct, array_like=True, tag="report", frozen=True):
-    """Counters since the process began, and whether what was done last failed."""
+    """Counters since the process began, and whether what was done last failed. Of a WSGI app: `calls` are requests,
+    `failed` those answered with 500 and above, `refused` those answered with 400 to 499."""
 
     calls: int
     failed: int
     missed: int
     failing: bool = False
+    refused: int = 0
 
 
-FromAgent: TypeAlias = Load | Answer | Deliver | Rows | Stop
+FromAgent: TypeAlias = Load | Answer | Deliver | Rows | Listen | Stop
 FromFunction: TypeAlias = Loaded | Batch | Taken | Failed | Report
-_from_agent = msgspec.msgpack.Decoder(Load | Answer | Deliver | Rows | Stop)
+_from_agent = msgspec.msgpack.Decoder(Load | Answer | Deliver | Rows | Listen | Stop)
 _from_function = msgspec.msgpack.Decoder(Loaded | Batch | Taken | Failed | Report)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -181,6 +191,8 @@ class Channel:
         self._connection = connection
         self._reader = FrameReader()
         self._received: list[FromAgent] = []
+        self.descriptors: list[int] = []
+        """Those that came with frames; whoever handles such a frame takes its own."""
 
     def send(self, message: FromFunction) -> None:
         """Send one message; waits while the agent does not read. OSError when the agent is gone."""
@@ -192,7 +204,8 @@ class Channel:
             readable, _, _ = select.select([self._connection], [], [], max(0.0, timeout_s))
             if not readable:
                 return None
-            data = self._connection.recv(_RECEIVE_BYTES)
+            data, descriptors, _, _ = socket.recv_fds(self._connection, _RECEIVE_BYTES, _DESCRIPTORS_MAX)
+            self.descriptors += descriptors
             if not data:
                 raise EOFError("the agent has closed the connection")
             self._received = [_from_agent.decode(frame) for frame in self._reader.feed(data)]

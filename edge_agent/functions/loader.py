@@ -9,11 +9,13 @@ compile (`check_syntax`). A WSGI application under the name `app` or `applicatio
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ __all__ = ["FILE_BYTES_MAX", "Declared", "Program", "check_syntax", "load_builti
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
 _APP_NAMES = ("app", "application")
+_FLASK_RUNS = "FLASK_RUN_FROM_CLI"
 _NOTHING_DECLARED = (
     '{} declares no function; put @every(10), @on_topic("sensors/#") or @on_stream("readings", stream=...) from '
     "edge_agent above one, or name a WSGI application app; `edgewater functions new NAME` writes an example"
@@ -164,8 +167,24 @@ def load_file(path: Path) -> Program:
     module = types.ModuleType(path.stem)
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102 - running the user's file is what this is for
+    with _run_returns():
+        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102 - running the user's file is what this is for
     return _program(module, source, str(path))
+
+
+@contextlib.contextmanager
+def _run_returns() -> Iterator[None]:
+    """Make Flask's `app.run()` return at once, as it does under `flask run`: a file may call it without asking
+    whether it is the main program."""
+    before = os.environ.get(_FLASK_RUNS)
+    os.environ[_FLASK_RUNS] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FLASK_RUNS]
+        else:
+            os.environ[_FLASK_RUNS] = before
 
 
 def load_module(module: types.ModuleType) -> Program:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from edge_agent.contract.errors import DecodeError
 
@@ -30,6 +31,7 @@ from .frames import (
     FrameReader,
     FromAgent,
     FromFunction,
+    Listen,
     Load,
     Rows,
     Stop,
@@ -39,20 +41,43 @@ from .frames import (
 )
 from .mailbox import Mailbox
 
-__all__ = ["FunctionProcess", "Source", "Start", "restart_pause_s", "start_process"]
+__all__ = ["ROOT", "FunctionProcess", "Process", "Source", "Start", "restart_pause_s", "start_process"]
 
 RESTART_MIN_S = 0.2
 RESTART_MAX_S = 30.0
 RAN_WELL_S = 10.0
 _RECEIVE_BYTES = 256 * 1024
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 # -I: neither the environment nor the current folder decides what is imported; so the package's place is given.
+# -u: what a function prints is in the log when it is printed, not when a buffer is full.
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from edge_agent.functions.child import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
-Start = Callable[[], tuple["subprocess.Popen[bytes]", socket.socket]]
+
+class Process(Protocol):
+    """A function's process: its id is its own, and its group's, until `wait` has returned."""
+
+    pid: int
+
+    def kill_group(self) -> None:
+        """End it and what it has started (in its group), at once; nothing when it has ended."""
+
+    def wait(self) -> int | None:
+        """Its exit status (negative: the signal that ended it), after its end; None when nobody knows."""
+
+
+Start = Callable[[], tuple[Process, socket.socket]]
+
+
+class FreshProcess(subprocess.Popen[bytes]):
+    """A process started afresh, by the agent itself."""
+
+    def kill_group(self) -> None:
+        """As `Process` says."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +93,13 @@ def restart_pause_s(failures: int) -> float:
     return min(RESTART_MAX_S, RESTART_MIN_S * 2.0 ** min(failures - 1, 16))
 
 
-def start_process() -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_process() -> tuple[FreshProcess, socket.socket]:
     """A new child (`child.py`) in a session of its own, and the agent's end of its socket."""
     ours, theirs = socket.socketpair()
     with theirs:
         descriptor = theirs.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BOOT, str(_ROOT), str(descriptor), str(os.getpid())],
+        process = FreshProcess(
+            [sys.executable, "-I", "-u", "-c", _BOOT, str(ROOT), str(descriptor), str(os.getpid())],
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             # What a function prints is for people to read: it goes where the agent's log goes.
@@ -106,6 +131,7 @@ class FunctionProcess:
     calls: int = 0
     failed: int = 0
     missed: int = 0
+    refused: int = 0
     rows: int = 0
     last_error: str = ""
     declaration: Declaration | None = None
@@ -117,7 +143,7 @@ class FunctionProcess:
     """Why another function of the same file is not run."""
     topic_refused: str = ""
     """Why the broker does not let the agent subscribe to the function's topic."""
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     connection: socket.socket | None = None
     reader: FrameReader = field(default_factory=FrameReader)
     unsent: bytearray = field(default_factory=bytearray)
@@ -130,7 +156,7 @@ class FunctionProcess:
         self.unsent.clear()
         self.run_number += 1
         self.starts += 1
-        self.calls = self.failed = self.missed = 0
+        self.calls = self.failed = self.missed = self.refused = 0
         self.send(Load(self.source.builtin, self.source.path, self.name, self.batch_rows, self.flush_interval_s))
         return self.connection
 
@@ -140,6 +166,16 @@ class FunctionProcess:
         if self.connection is not None:
             self.unsent += encode(message)
             self.send_unsent()
+
+    def listen(self, listening: socket.socket, body_bytes_max: int) -> None:
+        """Hand the process the listening socket of its WSGI app; the agent keeps it too."""
+        if self.connection is not None:
+            try:
+                # The first frame after Load, which the process has read: the socket's buffer is empty.
+                socket.send_fds(self.connection, [encode(Listen(body_bytes_max))], [listening.fileno()])
+            except OSError as error:
+                self.last_error = f"does not take its listening socket: {error}"
+                self.kill()
 
     def send_unsent(self) -> None:
         """Send what did not fit the socket's buffer, as far as it fits now."""
@@ -212,8 +248,7 @@ class FunctionProcess:
     def kill(self) -> None:
         """End the process and what it has started, at once."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill_group()
 
     def ended(self, now_s: float) -> int | None:
         """After its socket was closed: end the process for good, and say when to start the next. Its exit status."""

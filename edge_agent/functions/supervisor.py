@@ -27,6 +27,7 @@ from edge_agent.contract.errors import DecodeError, RejectError
 from .api import Declaration
 from .chains import cycle_text
 from .frames import Batch, Deliver, Failed, FromFunction, Loaded, Report, Rows
+from .http_ports import HttpPorts, HttpSettings
 from .mailbox import Mailboxes
 from .process import RAN_WELL_S, FunctionProcess, Source, Start, start_process
 from .topic_filter import check_filter
@@ -35,6 +36,7 @@ __all__ = ["FUNCTIONS_MAX", "Source", "Submit", "Supervisor", "Token", "Want"]
 
 FUNCTIONS_MAX = 64
 STOP_PATIENCE_S = 2.0
+LOAD_PATIENCE_S = 120.0
 
 log = logging.getLogger("edgewater.functions")
 
@@ -62,6 +64,7 @@ class Supervisor:
         batch_rows: int,
         flush_interval_s: float,
         want: Want = _nobody_subscribes,
+        http: HttpSettings | None = None,
         start: Start = start_process,
     ) -> None:
         self._submit = submit
@@ -71,6 +74,7 @@ class Supervisor:
         self._want = want
         self._start = start
         self._mailboxes = Mailboxes()
+        self._ports = HttpPorts(http or HttpSettings(), [source.path for source in sources if not source.builtin])
         self._selector = selectors.DefaultSelector()
         self._wake_receive, self._wake_send = socket.socketpair()
         self._wake_receive.setblocking(False)
@@ -126,6 +130,12 @@ class Supervisor:
                 self._selector.register(function.start(now_s), selectors.EVENT_READ, function)
             elif now_s >= function.kill_at_s:
                 function.kill()
+            elif function.state == "starting" and now_s >= function.started_at_s + LOAD_PATIENCE_S:
+                function.last_error = (
+                    f"its file {function.source.path} did not finish loading in {LOAD_PATIENCE_S:g} s; put what runs "
+                    'on, as a server or a loop, under if __name__ == "__main__"'
+                )
+                function.kill()
         for key, events in self._selector.select(max(0.0, min(timeout_s, self._pause_s(now_s)))):
             if key.data is None:
                 self._wake_receive.recv(4096)
@@ -166,6 +176,7 @@ class Supervisor:
     def _pause_s(self, now_s: float) -> float:
         due = [f.start_at_s for f in self.functions if f.state == "waiting" and not self._stopping]
         due += [f.kill_at_s for f in self.functions if f.process is not None]
+        due += [f.started_at_s + LOAD_PATIENCE_S for f in self.functions if f.state == "starting"]
         return min(due, default=float("inf")) - now_s
 
     def _listen(self, function: FunctionProcess) -> None:
@@ -201,6 +212,7 @@ class Supervisor:
             # Whatever it was, its cause is gone.
             function.last_error = ""
         function.calls, function.failed, function.missed = report.calls, report.failed, report.missed
+        function.refused = report.refused
 
     def _loaded(self, function: FunctionProcess, message: Loaded) -> None:
         self._loaded_once = True
@@ -227,6 +239,8 @@ class Supervisor:
             function.stop(self._clock.monotonic_s(), 0.0)
             return
         function.state, function.version = "running", message.version
+        if function.declaration is not None and function.declaration.http:
+            function.listen(self._ports.open(function.name, function.source.path), self._ports.settings.body_bytes_max)
         log.info("function %s of version %s runs", function.name, function.version.hex())
 
     def _listens(self, function: FunctionProcess, declaration: Declaration) -> str:
@@ -282,8 +296,14 @@ class Supervisor:
         """After `stop`: whether no process is left."""
         return all(function.process is None for function in self.functions)
 
+    @property
+    def deserted(self) -> bool:
+        """Whether every function has ended for good."""
+        return all(function.state == "stopped" and function.process is None for function in self.functions)
+
     def close(self) -> None:
-        """Kill what still runs, and close the selector."""
+        """Kill what still runs, and close the selector and the listening sockets."""
+        self._ports.close()
         for function in self.functions:
             if function.process is not None:
                 function.state = "stopping"
@@ -300,11 +320,22 @@ class Supervisor:
                 return f"function {function.name or function.source.path}: {error}"
         return ""
 
+    def _http_state(self, function: FunctionProcess) -> dict[str, Any]:
+        if function.declaration is None or not function.declaration.http:
+            return {}
+        return {
+            "url": self._ports.url(function.name),
+            "requests": function.calls,
+            "errors_4xx": function.refused,
+            "errors_5xx": function.failed,
+        }
+
     def states(self) -> list[dict[str, Any]]:
         """For the status file: one entry a function."""
         return [
             {
                 "name": function.name or function.source.path,
+                **self._http_state(function),
                 "state": function.state,
                 "version": function.version.hex(),
                 "starts": function.starts,

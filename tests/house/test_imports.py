@@ -23,6 +23,8 @@ EDGES = {
     # The codec of the embedded log, and the one client.
     "kafka": {"stream_jobs": 2},
     "paho": {"edge_agent": 1, "stream_jobs": 1},
+    # The extra `http`: loaded by the process of a WSGI app only.
+    "waitress": {"edge_agent": 1},
 }
 """Library -> room -> how many modules there may import it. A room that is not named may not at all."""
 
@@ -32,6 +34,7 @@ NAMED = {
     "mode": {"stream_jobs/faust_app.py"},
     "kafka": {"stream_jobs/kafka_client.py", "stream_jobs/log/codec.py"},
     "paho": {"edge_agent/mqtt.py", "stream_jobs/bridge/mqtt.py"},
+    "waitress": {"edge_agent/functions/wsgi.py"},
 }
 """Where a library's module is fixed by name."""
 
@@ -62,8 +65,9 @@ def test_the_contract_imports_the_standard_library_and_msgspec_only() -> None:
 
 
 def test_the_device_imports_its_two_libraries_only() -> None:
-    """edge_agent imports the standard library, msgspec, paho and itself; the command line names rooms as text."""
-    allowed = {*sys.stdlib_module_names, "msgspec", "paho", "edge_agent"}
+    """edge_agent imports the standard library, msgspec, paho and itself, and in one module the extra's waitress; the
+    command line names rooms as text."""
+    allowed = {*sys.stdlib_module_names, "msgspec", "paho", "edge_agent", "waitress"}
     for path in python_files("edge_agent"):
         for name, line in imports(path):
             assert name.split(".")[0] in allowed, f"{relative(path)}:{line} imports {name}"
@@ -95,7 +99,7 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize("module", ["edge_agent", "edge_agent.agent", "edge_agent.cli", "edge_agent.contract"])
 def test_the_device_loads_no_cloud_library(module: str) -> None:
     """In a fresh interpreter of an environment that has them, the device's modules load none of these libraries."""
-    assert not loaded_by(f"import {module}") & {*CLOUD, "stream_jobs", "lake", "deploy"}
+    assert not loaded_by(f"import {module}") & {*CLOUD, "stream_jobs", "lake", "deploy", "flask", "waitress"}
 
 
 def test_the_lake_loads_no_broker_and_no_log() -> None:
