@@ -145,12 +145,13 @@ class _Page:
             file.write_text(self._substituted(block.text), "utf-8")
         elif block.words == ["python"]:
             self._until(block, f"{shlex.quote(sys.executable)} - <<'END_OF_BLOCK'\n{block.text}END_OF_BLOCK", 0)
-        elif block.words[:1] == ["sh"] and "background" in block.words:
-            for command, _ in block.commands():
-                self._start(block, command)
-        elif block.words == ["sh"]:
+        elif block.words[:1] == ["sh"]:
             commands = block.commands()
             assert commands, f"{self._name}:{block.line}: a block of commands without a line that begins with `$ `"
+            if "background" in block.words:
+                for command, _ in commands:
+                    self._start(block, command)
+                return
             for number, (command, status) in enumerate(commands):
                 last = number == len(commands) - 1
                 self._until(block if last else Block(block.info, block.text, block.line), command, status)
