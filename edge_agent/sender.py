@@ -206,6 +206,10 @@ class Sender:
             self._end()
 
     def _end(self) -> None:
+        if self.failure is None:
+            # The last word of a process that is done: a replay would seem to hold what is long durable.
+            self._report_at_s = self._clock.monotonic_s()
+            self._report(self._report_at_s)
         connection, self._connection = self._connection, None
         # The network thread may be waiting to deliver: make room for it, or it never ends.
         while not self._inbox.empty():

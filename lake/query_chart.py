@@ -147,11 +147,18 @@ def _drawn(series: _Series, width: int, ascii_only: bool) -> list[str]:
         return chart_lines(values, width=room, ascii_only=ascii_only)
     over = series.over
     known = pc.if_else(good, series.values, None).to_pylist()
-    placed = _placed(_positions(over), known, room)
+    positions = _positions(over)
+    placed = _placed(positions, known, room)
     lines = chart_lines(placed, width=room, ascii_only=ascii_only)
+    if (over_wide := max(map(width_of, lines)) - width) > 0:
+        # Means have more digits than the ends of the values: less room is left beside them.
+        placed = _placed(positions, known, max(1, room - over_wide))
+        lines = chart_lines(placed, width=room, ascii_only=ascii_only)
     margin = lines[0].index("|")
     left, right = _ends(over)
-    space = max(1, len(placed) - width_of(left) - width_of(right))
+    # Its lowest line is drawn over the whole width.
+    drawn = max(map(width_of, lines)) - margin - 1
+    space = max(1, drawn - width_of(left) - width_of(right))
     axis = left if left == right else f"{left}{' ' * space}{right}"
     return [line[:width] for line in [*lines, f"{' ' * margin} {axis}"]]
 

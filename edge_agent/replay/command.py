@@ -150,9 +150,10 @@ def _summary(replay: Replay, options: ReplayOptions) -> str:
         if result.batches_waited:
             text += f"; {result.batches_waited:,} batches that waited from then are durable in the log now"
         return text
+    letters = "1 dead letter" if result.dead_letters == 1 else f"{result.dead_letters:,} dead letters"
     text = (
-        f"replayed {name} for {whose}: {result.rows:,} rows, {result.readings:,} readings, "
-        f"{result.dead_letters:,} dead letters, durable in the log after {seconds:.1f} s"
+        f"replayed {name} for {whose}: {result.rows:,} rows, {result.readings:,} readings, {letters}, "
+        f"durable in the log after {seconds:.1f} s"
     )
     if result.found_sent:
         text += "; the rows before them were sent by an earlier run"

@@ -220,8 +220,8 @@ class Lanes:
             reason = f"the bridge behind {url} answers, but nothing became durable in the log; look at its output"
         elif status.connected_url:
             reason = f"the broker {url} takes messages, but no bridge answers there; start it: edgewater bridge run"
-        elif "refused" in status.last_error.lower() and "errno" not in status.last_error.lower():
-            reason = f"the broker refuses the connection ({status.last_error}); check user and password in --mqtt"
+        elif "refuses the connection" in status.last_error:
+            reason = status.last_error
         else:
             known = status.last_error or f"{url}: no answer"
             reason = f"the broker cannot be reached ({known}); check --mqtt, or start one: edgewater up"

@@ -82,7 +82,7 @@ def choose_columns(
     for name in (*others, *wanted):
         if not source.has(name):
             option = ("--time", "--device-column")[others.index(name)] if name in others else "--columns"
-            raise StopError(f"{option}: {where} has no column {quoted(name)}. {nearest(name, known)}")
+            raise StopError(f"{option}: {where} has no column {quoted(name)}; {nearest(name, known)}")
         if known.count(name) > 1:
             raise StopError(
                 f"{where} has {known.count(name)} columns named {quoted(name)}; give each a name of its own"

@@ -6,13 +6,13 @@ import argparse
 import importlib
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from edge_agent import FunctionKit
 from edge_agent.cli import NOUNS
+from tests.kit.pages import blocks_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -62,16 +62,10 @@ def test_the_readme_shows_commands_and_a_function() -> None:
 
 def test_the_function_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
     """The boiler's code, cut out of the README, declares a function that returns its two readings."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    block = re.search(r"    # boiler\.py\n((?:    .*\n|\n)+?)(?=\n    edgewater )", readme)
-    assert block is not None
+    files = {block.title: block.text for block in blocks_of((ROOT / "README.md").read_text("utf-8")) if block.title}
     file = tmp_path / "boiler.py"
-    file.write_text(re.sub(r"^    ", "", block.group(1), flags=re.MULTILINE))
-    check = (
-        "import sys; from pathlib import Path; from edge_agent.functions.loader import load_file; "
-        "name, found = load_file(Path(sys.argv[1])).function(''); print(name, found.call())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", check, file], capture_output=True, text=True, cwd=ROOT, timeout=30, check=False
-    )
-    assert done.stdout.strip() == "boiler {'temperature': 71.5, 'pressure': 1.8}", done.stderr
+    file.write_text(files["boiler.py"])
+    kit = FunctionKit(file)
+    kit.advance(0)
+    found = [(row["name"], row["value"]) for row in kit.rows()]
+    assert found == [("temperature", 71.5), ("pressure", 1.8)]

@@ -109,3 +109,12 @@ def test_dates_numbers_and_row_numbers_are_axes_too() -> None:
     assert charts(pa.table({"n": [1, 2]}), width=80)[-1] == "1 |▁█"
     fine = pa.table({"ts": _times(2, 0.25), "n": [1, 2]})
     assert "2026-01-01 00:00:00.250000" in charts(fine, width=80)[-1]
+
+
+def test_means_with_more_digits_than_the_values_still_fit() -> None:
+    """The newest values and the last time are there, although the labels of means are wider than those of values."""
+    minutes = pa.array(range(0, 600 * 60_000_000, 60_000_000), pa.timestamp("us", tz="UTC"))
+    values = pa.array([15.0 if i % 2 else 25.0 + (i % 7 == 0) for i in range(600)])
+    lines = charts(pa.table({"minute": minutes, "mean": values}), width=80)
+    assert lines[-1].endswith("1970-01-01 09:59:00")
+    assert max(map(len, lines)) <= 80

@@ -25,7 +25,7 @@ from tests.kit.spooled import accepted, open_spool
         (["--time", "t"], "--device NAME, or --device-column COLUMN"),
         (["--time", "t", "--device", "a/b"], "--device: device name 'a/b' is not allowed"),
         (["--time", "t", "--device", ""], "--device: device name '' is not allowed"),
-        (["--time", "tt", "--device", "x"], "--time: data.csv has no column 'tt'. did you mean t?"),
+        (["--time", "tt", "--device", "x"], "--time: data.csv has no column 'tt'; did you mean t?"),
         (["--time", "t", "--device-column", "t"], "both name 't'"),
         (["--time", "t", "--device", "x", "--speed", "0"], "--speed is '0'"),
         (["--time", "t", "--device", "x", "--speed", "-1"], "--speed is '-1'"),

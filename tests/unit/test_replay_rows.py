@@ -75,10 +75,10 @@ def test_columns_of_numbers_become_readings(tmp_path: Path) -> None:
             "time,a\n1,2\n",
             (),
             ("tiem",),
-            "--time: data.csv has no column 'tiem'. did you mean time? The columns are: time, a",
+            "--time: data.csv has no column 'tiem'; did you mean time? The columns are: time, a",
         ),
         ("t,a\n1,2\n", (), ("t", "device"), "--device-column: data.csv has no column 'device'"),
-        ("t,level\n1,2\n", ("levle",), ("t",), "--columns: data.csv has no column 'levle'. did you mean level?"),
+        ("t,level\n1,2\n", ("levle",), ("t",), "--columns: data.csv has no column 'levle'; did you mean level?"),
         ("t,a\n1,x\n", (), ("t",), "no numeric column"),
         (
             "t,a\n1,x\n",
