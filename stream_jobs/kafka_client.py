@@ -35,7 +35,7 @@ with warnings.catch_warnings():
     from kafka.net.compat import KafkaNetClient
     from kafka.protocol.consumer import OffsetSpec
 
-__all__ = ["Done", "LogChangedError", "LogClient", "LogProducer", "LogRecord", "ensure_topics"]
+__all__ = ["Done", "LogChangedError", "LogClient", "LogProducer", "LogRecord", "Producer", "ensure_topics"]
 
 _DATA_MESSAGE_BYTES_MAX = 1_048_588
 """Of a record batch, frame included: Apache Kafka's default."""
@@ -157,8 +157,14 @@ def ensure_topics(bootstrap_servers: str, partitions: int) -> None:
         client.ensure_topics(partitions)
 
 
-class _AppendsNow(Protocol):
+class Producer(Protocol):
+    """What rooms need of `LogProducer`, and what their tests put in its place."""
+
+    def append(self, topic: str, partition: int, key: bytes | None, value: bytes, done: Done) -> None: ...
+
     def append_now(self, topic: str, partition: int, key: bytes | None, value: bytes) -> int: ...
+
+    def close(self, timeout_s: float = 0.0) -> None: ...
 
 
 class LogClient:
@@ -250,7 +256,7 @@ class LogClient:
         first = next(found for count in range(1, len(values) + 1) if (found := fold_tables(values[:count])))
         return first, current
 
-    def ensure_tables(self, partitions: int, producer: _AppendsNow) -> tuple[Table, Table]:
+    def ensure_tables(self, partitions: int, producer: Producer) -> tuple[Table, Table]:
         """The tables; whoever comes first writes table 1, and everybody reads back which one counts."""
         found = self.tables()
         if found is None:

@@ -21,7 +21,7 @@ from edge_agent.contract.fold import Outcome
 from edge_agent.contract.tables import Table
 from edge_agent.contract.topics import LOG_BATCHES, LOG_CHECKPOINTS
 from edge_agent.contract.wire import Kind
-from stream_jobs.kafka_client import Done, LogChangedError, LogClient, LogProducer, LogRecord
+from stream_jobs.kafka_client import LogChangedError, LogClient, LogProducer, LogRecord, Producer
 
 from .checkpoints import encode_checkpoint, highest
 from .partition import END, PartitionBridge, Ticket
@@ -30,21 +30,11 @@ from .settings import BridgeSettings
 from .tally import Tally
 from .window import Answered, Window
 
-__all__ = ["Client", "LogSide", "Producer"]
+__all__ = ["Client", "LogSide"]
 
 _log = logging.getLogger(__name__)
 
 _RETRY_S = (0.1, 5.0)
-
-
-class Producer(Protocol):
-    """What is needed of `kafka_client.LogProducer`."""
-
-    def append(self, topic: str, partition: int, key: bytes | None, value: bytes, done: Done) -> None: ...
-
-    def append_now(self, topic: str, partition: int, key: bytes | None, value: bytes) -> int: ...
-
-    def close(self, timeout_s: float = 0.0) -> None: ...
 
 
 class Client(Protocol):

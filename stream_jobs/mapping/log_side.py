@@ -23,28 +23,18 @@ from edge_agent.contract.errors import RetryError, StopError
 from edge_agent.contract.ring import shard_of
 from edge_agent.contract.tables import Table
 from edge_agent.contract.topics import LOG_BATCHES
-from stream_jobs.kafka_client import Done, LogClient, LogProducer
+from stream_jobs.kafka_client import LogClient, LogProducer, Producer
 
 from .acknowledgements import Taken
 from .collector import Batch, Numbers
 from .settings import MappingSettings
 
-__all__ = ["Client", "Entry", "Letter", "LogSide", "Producer"]
+__all__ = ["Client", "Entry", "Letter", "LogSide"]
 
 _log = logging.getLogger(__name__)
 
 _RETRY_S = (0.1, 5.0)
 APPENDS_AT_ONCE_MAX = 500
-
-
-class Producer(Protocol):
-    """What is needed of `kafka_client.LogProducer`."""
-
-    def append(self, topic: str, partition: int, key: bytes | None, value: bytes, done: Done) -> None: ...
-
-    def append_now(self, topic: str, partition: int, key: bytes | None, value: bytes) -> int: ...
-
-    def close(self, timeout_s: float = 0.0) -> None: ...
 
 
 class Client(Protocol):
