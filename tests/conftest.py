@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ settings.register_profile(
     "edgewater", deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("edgewater")
+
+# A shell starts background jobs with SIGINT ignored, and what a test starts would inherit that and not hear Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _REAL_FIXTURES = frozenset({"mosquitto", "kafka", "kafka_session"})
 _SEED = pytest.StashKey[int]()

@@ -233,7 +233,8 @@ class Refusing:
                     connection.sendall(b"\x20\x02\x00\x05")
 
     def close(self) -> None:
-        """End it."""
+        """End it; closing alone would leave its thread waiting."""
+        self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
 
 

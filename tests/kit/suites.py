@@ -39,7 +39,7 @@ SUITES = (
     Suite(name="imports", command=("make", "--no-print-directory", "imports"), minutes_max=2),
     Suite(
         name="unit, property, golden, house",
-        command=(*_PYTEST, "tests/unit", "tests/property", "tests/golden", "tests/house"),
+        command=(*_PYTEST, "-n", "2", "tests/unit", "tests/property", "tests/golden", "tests/house"),
         minutes_max=8,
     ),
     Suite(name="integration, embedded", command=(*_PYTEST, "tests/integration", "-m", "not real"), minutes_max=12),
