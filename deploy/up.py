@@ -115,7 +115,7 @@ class Up:
     def __init__(self, options: UpOptions, out: TextIO | None = None) -> None:
         """Check what can be checked before anything starts. StopError says what a person has to do."""
         # Once imported, Faust has no spec to be found by.
-        missing = [name for name in _NEEDED if name not in sys.modules and importlib.util.find_spec(name) is None]
+        missing = [name for name in _NEEDED if not sys.modules.get(name) and importlib.util.find_spec(name) is None]
         if missing:
             raise StopError(f"`edgewater up` needs {', '.join(missing)}, not installed: pip install 'edgewater[all]'")
         for kind, files in (("function", options.functions), ("job", options.jobs)):

@@ -12,13 +12,14 @@ query; one statement; `run` holds its result in memory, of at most `Limits.resul
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import duckdb
@@ -140,17 +141,28 @@ def run(
 
 
 class _Deadline:
-    """Interrupts a connection again and again once its time is over."""
+    """Interrupts a connection again and again once its time is over, or after Ctrl-C: between two statements an
+    interruption is lost, and a KeyboardInterrupt where Python raises it into code that swallows it."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, timeout_s: float | None) -> None:
         self.passed = False
+        self.stopped = False
+        """Whether it was Ctrl-C."""
         self._connection = connection
         self._timeout_s = timeout_s
+        self._woken = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lake-query-deadline", daemon=True)
+        # A program that handles SIGINT in its own way keeps doing so.
+        self._hears = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
 
     def __enter__(self) -> Self:
-        if self._timeout_s is not None:
+        if self._hears:
+            signal.signal(signal.SIGINT, self._stop)
+        if self._hears or self._timeout_s is not None:
             self._thread.start()
         return self
 
@@ -158,14 +170,19 @@ class _Deadline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        if self._timeout_s is not None:
+        self._woken.set()
+        if self._thread.ident is not None:
             self._thread.join()
+        if self._hears:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        self._woken.set()
+        signal.default_int_handler(number, frame)
 
     def _watch(self) -> None:
-        if self._over.wait(self._timeout_s):
-            return
-        self.passed = True
-        # Between two statements an interruption is lost.
+        self.passed = not self._woken.wait(self._timeout_s)
         while not self._over.wait(0.02):
             self._connection.interrupt()
 
@@ -202,12 +219,16 @@ class _Query:
         try:
             yield
         except (duckdb.Error, OSError) as error:
+            if self.deadline.stopped:
+                raise KeyboardInterrupt from None
             # Errors behind the first batch come through Arrow, which makes an OSError of each.
             raise self._explained(self._placed(error)) from error
         except RuntimeError as error:
             if "Query interrupted" in str(error):
                 raise KeyboardInterrupt from None  # that is how DuckDB tells a signal
             raise
+        if self.deadline.stopped:
+            raise KeyboardInterrupt
         if self.deadline.passed:
             raise self._explained("")
 
