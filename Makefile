@@ -50,7 +50,7 @@ demo: $(STAMP)  ## the whole path on this machine: readings of this computer, in
 	@$(BIN)/edgewater demo
 
 test: $(STAMP)  ## unit, property, golden, house and embedded integration tests: Python only, under 5 minutes
-	@EDGEWATER_REQUIRE=embedded $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long" tests/unit tests/property tests/golden tests/house tests/integration
+	@EDGEWATER_REQUIRE=embedded $(BIN)/python -m pytest -n 4 -m "not long" tests/unit tests/property tests/golden tests/house tests/integration
 
 test-all: $(STAMP)  ## everything .ci/run checks, with real services, timed per suite
 	@$(BIN)/python -m tests.kit.suites

@@ -123,6 +123,7 @@ CRASHES = [
 OFTEN = ("--checkpoint-records", "50", "--checkpoint-interval-s", "0.1")
 
 
+@pytest.mark.long
 def test_a_crash_at_each_point_loses_and_doubles_nothing(services: Services) -> None:
     """kill -9 exactly there, one after the other, with traffic; the next start goes on."""
     with ScriptedDevice(services.mqtt_url, "valve") as device:
@@ -143,6 +144,7 @@ def _crashed(bridge: Product, device: ScriptedDevice) -> bool:
     return not bridge.alive
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_two_bridges_and_everything_killed_in_between(services: Services, seed: int) -> None:
     """Two bridges on the same shards; bridges, broker and log are killed at seeded moments with traffic in flight."""

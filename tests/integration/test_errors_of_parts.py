@@ -13,6 +13,8 @@ from tests.kit.mosquitto import free_port
 from tests.kit.processes import Product, edgewater
 from tests.kit.wait import until
 
+pytestmark = pytest.mark.long
+
 CSV = "time,pressure\n2026-01-01T00:00:00Z,1.5\n2026-01-01T00:00:01Z,1.6\n"
 
 

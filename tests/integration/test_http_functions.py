@@ -18,6 +18,8 @@ from tests.kit.mosquitto import free_port
 from tests.kit.processes import ROOT, Product, edgewater
 from tests.kit.wait import until
 
+pytestmark = pytest.mark.long
+
 DEVICE = "pump-7"
 HELLO = ROOT / "examples" / "hello_flask.py"
 UNGUARDED = """

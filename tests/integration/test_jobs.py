@@ -23,6 +23,8 @@ from tests.kit.wait import until
 from tests.kit.worker_chain import Chain
 from tests.kit.worker_world import NOW_US, epoch, readings_message
 
+pytestmark = pytest.mark.long
+
 HIGH = """
 import pyarrow.compute as pc
 from stream_jobs import Job

@@ -15,6 +15,8 @@ from edge_agent.contract.errors import StopError
 from tests.kit.lake_writer import GROWS_AT, ROWS, STATE_BYTES, fill
 from tests.kit.processes import ROOT
 
+pytestmark = pytest.mark.long
+
 TRANSACTIONS = 8
 
 POINTS = [

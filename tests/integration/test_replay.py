@@ -28,6 +28,8 @@ from tests.kit.services import Services
 from tests.kit.wait import until
 from tests.kit.watermark_responder import WatermarkResponder
 
+pytestmark = pytest.mark.long
+
 DEVICE = "pump-7"
 START = datetime(2024, 3, 1, tzinfo=UTC)
 ROWS = 20_000

@@ -99,6 +99,7 @@ def up(tmp_path: Path) -> Iterator[Running]:
     running.product.kill()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_stack_is_seen_ended_and_goes_on_where_it_stopped(up: Running, tmp_path: Path) -> None:
     """Rows land, `status` shows them, a second `up` is refused, Ctrl-C ends all; then the same ports and more rows."""
