@@ -42,7 +42,11 @@ SUITES = (
         command=(*_PYTEST, "-n", "2", "tests/unit", "tests/property", "tests/golden", "tests/house"),
         minutes_max=8,
     ),
-    Suite(name="integration, embedded", command=(*_PYTEST, "tests/integration", "-m", "not real"), minutes_max=12),
+    Suite(
+        name="integration, embedded",
+        command=(*_PYTEST, "-n", "2", "tests/integration", "-m", "not real"),
+        minutes_max=25,
+    ),
     Suite(name="integration, real services", command=(*_PYTEST, "tests/integration", "-m", "real"), minutes_max=15),
     Suite(name="conformance of the log", command=(*_PYTEST, "tests/conformance"), minutes_max=10),
     Suite(name="faults", command=(*_PYTEST, "-s", "tests/faults"), minutes_max=25),
