@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -249,13 +250,22 @@ def test_bugs(tmp_path: Path) -> None:
         assert call(port, "GET", "/pid").body != before
 
 
+def two_free_ports() -> int:
+    """The first of two ports in a row that nobody has."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
 def test_several_apps_and_other_functions(tmp_path: Path) -> None:
     """Two apps have two ports in a row; a file with an app and a function with a trigger runs both."""
     (tmp_path / "both.py").write_text(
         "from edge_agent import every\n@every(0.1)\ndef tank():\n    return 1\n"
         "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'both']\n"
     )
-    port = free_port()
+    port = two_free_ports()
     with Agent(tmp_path, HELLO, tmp_path / "both.py", port=port) as agent:
         assert call(agent.port_of("hello_flask"), "GET", "/").body == b"Hello, World!"
         assert call(agent.port_of("both"), "GET", "/").body == b"both"

@@ -44,7 +44,7 @@ SUITES = (
     ),
     Suite(
         name="integration, embedded",
-        command=(*_PYTEST, "-n", "2", "tests/integration", "-m", "not real"),
+        command=(*_PYTEST, "tests/integration", "-m", "not real"),
         minutes_max=25,
     ),
     Suite(name="integration, real services", command=(*_PYTEST, "tests/integration", "-m", "real"), minutes_max=15),
