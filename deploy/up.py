@@ -30,7 +30,7 @@ from typing import Any, TextIO
 from edge_agent.contract.errors import StopError, quoted
 from edge_agent.contract.names import check_device
 from edge_agent.contract.sections import SECTIONS
-from edge_agent.contract.settings import declared, load
+from edge_agent.contract.settings import load
 from edge_agent.contract.status import StatusFile
 
 from .alarms import AlarmWatch
@@ -238,7 +238,7 @@ class Up:
         stack = self._stack
         self._agent = stack.start_agent(
             self._device,
-            [*map(str, self.options.functions), *self._http_options(http_port)],
+            [*map(str, self.options.functions), "--http-host", self._host, "--http-port", str(http_port)],
             drain_timeout_s=DRAIN_TIMEOUT_S,
             first_tries=1,
         )
@@ -259,13 +259,6 @@ class Up:
                 raise StopError(f"{self._agent} ended before its functions were loaded{words}")
             time.sleep(0.05)
         stack.supervisor.wait_ready(self._agent, START_TIMEOUT_S, lambda status: status.get("connected"))
-
-    def _http_options(self, port: int) -> list[str]:
-        fields = {"http_host": self._host, "http_port": str(port)}
-        return [
-            word for name, value in fields.items() if name in declared(_class_of("agent"))
-            for word in (f"--{name.replace('_', '-')}", value)
-        ]  # fmt: skip
 
     def _http_urls(self) -> list[str]:
         if not self._agent:
